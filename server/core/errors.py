@@ -1,0 +1,74 @@
+"""The errors of the product, one tree; `rpc.status` maps it to gRPC statuses.
+
+::
+
+    LockstepError
+    ├── InvalidInput              the caller's mistake; permanent
+    │   └── InputTooLong          over a length limit; permanent
+    ├── ModelNotFound
+    ├── BackendNotFound
+    ├── ModelNotReady             may be retried
+    ├── BackendUnavailable        may be retried
+    ├── Overloaded                may be retried after `retry_after_s`
+    ├── DeadlineExceeded
+    ├── NotAuthenticated
+    └── NotPermitted
+
+Messages of this tree are written for callers: they name what is wrong and what to do, and hold
+no internals. Anything outside the tree is a bug, and is answered without its text.
+"""
+
+from __future__ import annotations
+
+
+class LockstepError(Exception):
+    """Root of the errors that a caller may see."""
+
+    @property
+    def message(self) -> str:
+        """The text for the caller."""
+        return str(self)
+
+
+class InvalidInput(LockstepError):
+    """The request cannot be understood or breaks a documented rule; sending it again cannot help."""
+
+
+class InputTooLong(InvalidInput):
+    """A text or sequence exceeds the model's maximum and truncation was not asked for."""
+
+
+class ModelNotFound(LockstepError):
+    """No model of that name or version is served."""
+
+
+class BackendNotFound(LockstepError):
+    """The model has no backend of that name."""
+
+
+class ModelNotReady(LockstepError):
+    """The model is known but nothing can execute it yet; may be retried."""
+
+
+class BackendUnavailable(LockstepError):
+    """The backend failed while it held the row, or cannot start; may be retried."""
+
+
+class Overloaded(LockstepError):
+    """A bounded queue is full; may be retried after `retry_after_s` seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(LockstepError):
+    """The row's deadline passed, or cannot be met."""
+
+
+class NotAuthenticated(LockstepError):
+    """The caller did not say who it is."""
+
+
+class NotPermitted(LockstepError):
+    """The caller may not do this."""
