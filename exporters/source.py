@@ -1,0 +1,50 @@
+"""What a source is: a trained model in its own framework, described by data.
+
+The only module of `exporters` that a model's author may import (the zoo does, as any user would).
+Knows no framework and no model.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Framework(StrEnum):
+    """The framework that a source was trained in."""
+
+    TORCH = "torch"
+    KERAS = "keras"
+    TF2 = "tf2"
+    TF1 = "tf1"
+    HUGGINGFACE = "huggingface"
+
+
+class Description(BaseModel):
+    """`description.json`: what the files of a source do not say by themselves.
+
+    Paths are relative to the folder that holds the description. `build` is `package.module:function`
+    and runs the author's own code; `weights` is its `.safetensors` (torch), `.keras` (keras),
+    checkpoint prefix (tf1, tf2) or checkpoint folder (huggingface).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    framework: Framework
+    layer: str  # the kind of layer in a word or two, for people: "BiLSTM", "Transformer"
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    tokenizer: str
+    weights: str
+    build: str | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    output: Literal["logits", "probabilities"] = "logits"
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+
+    @classmethod
+    def read(cls, path: Path) -> Description:
+        """Read a `description.json`; raises `pydantic.ValidationError` naming the field at fault."""
+        return cls.model_validate_json(path.read_bytes())

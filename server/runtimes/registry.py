@@ -1,0 +1,9 @@
+"""Which adapter loads which runtime's artifacts. Names only: an adapter is imported in its worker, never here."""
+
+from __future__ import annotations
+
+ADAPTERS: dict[str, str] = {
+    "onnxruntime": "server.runtimes.onnxruntime_adapter:OnnxRuntimeAdapter",
+    "tensorflow": "server.runtimes.tensorflow_adapter:TensorFlowAdapter",
+}
+"""Runtime name -> `module:class` of its `base.Adapter`."""
