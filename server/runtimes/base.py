@@ -48,9 +48,7 @@ def attention_mask(ids: Ids, lengths: Lengths, dtype: str) -> NDArray[np.generic
 
 def feeds(artifact: ArtifactSpec, ids: Ids, lengths: Lengths) -> dict[str, NDArray[np.generic]]:
     """Return the artifact's inputs by name, in its dtypes; mask and lengths only where it takes them."""
-    named: dict[str, NDArray[np.generic]] = {
-        artifact.input_ids.name: ids.astype(artifact.input_ids.dtype, copy=False)
-    }
+    named: dict[str, NDArray[np.generic]] = {artifact.input_ids.name: ids.astype(artifact.input_ids.dtype, copy=False)}
     if artifact.attention_mask is not None:
         named[artifact.attention_mask.name] = attention_mask(ids, lengths, artifact.attention_mask.dtype)
     if artifact.lengths is not None:

@@ -82,9 +82,8 @@ def _execute(
 
 def _load(request: dict[str, Any]) -> Adapter:
     module, _, name = request["adapter"].partition(":")
-    fields = {
-        key: TensorSpec(**value) if isinstance(value, dict) else value
-        for key, value in request["artifact"].items()
+    fields: dict[str, Any] = {
+        key: TensorSpec(**value) if isinstance(value, dict) else value for key, value in request["artifact"].items()
     }
     loader: type[Adapter] = getattr(importlib.import_module(module), name)
     return loader.load(ArtifactSpec(**fields), Budget(**request["budget"]))

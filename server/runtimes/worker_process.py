@@ -1,0 +1,250 @@
+"""The gateway's end of a worker: start it, send batches, learn of its death. Knows no model and no queue."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.core.artifact import ArtifactSpec, Budget
+from server.core.errors import BackendUnavailable
+from server.runtimes.base import Ids, Lengths, Outputs
+from server.runtimes.wire import DONE_TIMES, HEADER, Kind
+
+_SOURCE_ROOT = Path(__file__).resolve().parents[2]
+_STDERR_TAIL_BYTES = 4096
+_STOP_TIMEOUT_S = 5.0
+Bytes = bytes | memoryview
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class BatchFailed(Exception):
+    """The runtime refused a batch; the worker lives on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start a worker: an adapter (`module:class`), its artifact and budget, and the interpreter to run."""
+
+    adapter: str
+    artifact: ArtifactSpec
+    budget: Budget
+    python: str = sys.executable
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """An executed batch: its outputs, and the instants (monotonic ns) and CPU time (ns) of the execution."""
+
+    outputs: Outputs  # float32[batch, labels]
+    execute_start_ns: int
+    execute_end_ns: int
+    cpu_ns: int
+
+
+Reply = tuple[Kind, int, int, int, bytes]  # kind, the three fields of the header, payload
+
+
+class WorkerProcess:
+    """A started worker that has loaded its artifact.
+
+    Batches are answered in the order they were sent. When the process dies, every batch in flight
+    raises `BackendUnavailable` and `exited` is set; a worker is never restarted, its owner starts another.
+    """
+
+    def __init__(self, launch: Launch, process: subprocess.Popen[bytes]) -> None:
+        self.launch = launch
+        self.pid = process.pid
+        self.exited = asyncio.Event()
+        self.versions: dict[str, str] = {}
+        self.load_s = 0.0
+        self._process = process
+        self._channel = _Channel(self._connection_lost)
+        self._stderr = _Tail()
+        self._batches = 0
+        self._reaper: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(cls, launch: Launch) -> WorkerProcess:
+        """Start the process and load the artifact; raises `BackendUnavailable` with the reason where it cannot.
+
+        Cancelling it kills the process.
+        """
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        try:
+            with theirs:
+                process = subprocess.Popen(  # noqa: ASYNC220 - fork and exec, about a millisecond
+                    [launch.python, "-m", "server.runtimes.worker", str(theirs.fileno()), str(os.getpid())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env=_environment(launch.budget),
+                    start_new_session=True,  # Ctrl-C in a terminal is the gateway's to answer
+                )
+        except OSError as error:
+            ours.close()
+            raise BackendUnavailable(f"cannot run {launch.python}: {error.strerror}") from error
+        worker = cls(launch, process)
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: worker._stderr, process.stderr)
+        await loop.create_connection(lambda: worker._channel, sock=ours)
+        try:
+            await worker._load()
+        except BaseException:
+            await worker.kill()
+            raise
+        return worker
+
+    async def execute(self, ids: Ids, lengths: Lengths) -> Executed:
+        """Execute ids int64[batch, length] with lengths int64[batch].
+
+        Raises `BatchFailed` where the runtime refused the batch, `BackendUnavailable` where the worker died.
+        """
+        rows, length = ids.shape
+        self._batches = batch = (self._batches + 1) & 0xFFFFFFFF
+        kind, answered, rows, labels, payload = await self._channel.ask(
+            Kind.EXECUTE, (batch, rows, length), _bytes(ids), _bytes(lengths)
+        )
+        if answered != batch:
+            raise AssertionError(f"worker {self.pid} answered batch {answered} where {batch} was next")
+        if kind == Kind.FAILED:
+            raise BatchFailed(json.loads(payload)["error"])
+        start_ns, end_ns, cpu_ns = DONE_TIMES.unpack_from(payload)
+        outputs: Outputs = np.frombuffer(payload, dtype=np.float32, offset=DONE_TIMES.size)
+        return Executed(outputs.reshape(rows, labels), start_ns, end_ns, cpu_ns)
+
+    async def stop(self) -> None:
+        """Close the connection, which ends the worker after its current batch; kill it if that takes too long."""
+        self._channel.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await self.exited.wait()
+        await self.kill()
+
+    async def kill(self) -> None:
+        """End the process now and reap it."""
+        self._process.kill()
+        self._channel.close()
+        await self.exited.wait()
+
+    async def _load(self) -> None:
+        request = {
+            "adapter": self.launch.adapter,
+            "artifact": dataclasses.asdict(self.launch.artifact),
+            "budget": dataclasses.asdict(self.launch.budget),
+        }
+        kind, _, _, _, payload = await self._channel.ask(Kind.LOAD, (0, 0, 0), json.dumps(request).encode())
+        report = json.loads(payload)
+        if kind != Kind.LOADED:
+            raise BackendUnavailable(report["error"])
+        self.versions = report["versions"]
+        self.load_s = report["seconds"]
+
+    def _connection_lost(self) -> None:
+        self._reaper = asyncio.get_running_loop().create_task(self._reap())
+
+    async def _reap(self) -> None:
+        """Wait for the process to end, then tell everyone who waits on it."""
+        code = await asyncio.to_thread(self._process.wait)
+        await self._stderr.closed.wait()
+        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        last_words = self._stderr.text.strip().rpartition("\n")[2]
+        self._channel.fail(BackendUnavailable(f"the worker ended ({cause}){': ' if last_words else ''}{last_words}"))
+        self.exited.set()
+
+
+class _Channel(asyncio.Protocol):
+    """Frames out, frames in; the n-th answer belongs to the n-th question."""
+
+    def __init__(self, lost: Callable[[], None]) -> None:
+        self._lost = lost
+        self._pending: deque[asyncio.Future[Reply]] = deque()
+        self._received = bytearray()
+        self._failure: BackendUnavailable | None = None
+        self._transport: asyncio.Transport
+
+    async def ask(self, kind: Kind, fields: tuple[int, int, int], *payload: Bytes) -> Reply:
+        """Send a frame and wait for its answer; raises the failure of the channel where there is one."""
+        if self._failure is not None:
+            raise self._failure
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._pending.append(reply)
+        header = HEADER.pack(kind, *fields, sum(len(part) for part in payload))
+        self._transport.writelines([header, *payload])
+        return await reply
+
+    def close(self) -> None:
+        """Close the connection; the process at the other end ends when it notices."""
+        self._transport.close()
+
+    def fail(self, failure: BackendUnavailable) -> None:
+        """Raise `failure` to everyone who waits and to everyone who asks from now on."""
+        self._failure = failure
+        while self._pending:
+            reply = self._pending.popleft()
+            if not reply.done():
+                reply.set_exception(failure)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while len(self._received) >= HEADER.size:
+            kind, first, second, third, payload_bytes = HEADER.unpack_from(self._received)
+            end = HEADER.size + payload_bytes
+            if len(self._received) < end:
+                return
+            payload = bytes(memoryview(self._received)[HEADER.size : end])
+            del self._received[:end]
+            reply = self._pending.popleft()
+            if not reply.done():
+                reply.set_result((Kind(kind), first, second, third, payload))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost()
+
+
+class _Tail(asyncio.Protocol):
+    """The last words of a process: the end of its standard error, bounded."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+        self._last = b""
+
+    @property
+    def text(self) -> str:
+        """What was written last."""
+        return self._last.decode(errors="replace")
+
+    def data_received(self, data: bytes) -> None:
+        self._last = (self._last + data)[-_STDERR_TAIL_BYTES:]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
+
+
+def _bytes(array: NDArray[np.int64]) -> memoryview:
+    return np.ascontiguousarray(array, dtype=np.int64).data.cast("B")
+
+
+def _environment(budget: Budget) -> dict[str, str]:
+    """Put our source on the worker's path, and its numeric libraries within its thread budget."""
+    path = os.pathsep.join(filter(None, [str(_SOURCE_ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, **dict.fromkeys(_THREAD_VARIABLES, str(budget.threads))}
