@@ -9,8 +9,10 @@
     ├── BackendNotFound
     ├── ModelNotReady             may be retried
     ├── BackendUnavailable        may be retried
+    ├── RowFailed                 the backend fails on this very row; retrying cannot help
     ├── Overloaded                may be retried after `retry_after_s`
     ├── DeadlineExceeded
+    ├── Cancelled                 the caller has gone; counted, never sent
     ├── NotAuthenticated
     └── NotPermitted
 
@@ -54,6 +56,10 @@ class BackendUnavailable(LockstepError):
     """The backend failed while it held the row, or cannot start; may be retried."""
 
 
+class RowFailed(LockstepError):
+    """The backend failed on this row alone; sending it again would fail it again."""
+
+
 class Overloaded(LockstepError):
     """A bounded queue is full; may be retried after `retry_after_s` seconds."""
 
@@ -64,6 +70,10 @@ class Overloaded(LockstepError):
 
 class DeadlineExceeded(LockstepError):
     """The row's deadline passed, or cannot be met."""
+
+
+class Cancelled(LockstepError):
+    """The caller has gone, and its row left the queue unexecuted."""
 
 
 class NotAuthenticated(LockstepError):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from server.core.errors import LockstepError
+from server.core.timing import BatchTimes, Timeline
+
+Ids = NDArray[np.int64]  # int64[length], one row
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """A row that is ready to be executed: validated ids within the model's maximum."""
 
-    ids: NDArray[np.int64]  # int64[length], 1 <= length <= max tokens
+    ids: Ids  # int64[length], 1 <= length <= max tokens
     truncated: bool = False
 
 
@@ -32,3 +38,104 @@ class PaddedBatch:
     def length(self) -> int:
         """The longest row, tokens: what every row is padded to."""
         return int(self.ids.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """What a caller names: a model, perhaps a version of it, perhaps a backend to pin the rows to."""
+
+    model: str
+    version: int | None = None
+    backend: str | None = None
+
+    @classmethod
+    def parse(cls, name: str, version: int | None = None) -> ModelRef:
+        """Read `<model>` or `<model>@<backend>`."""
+        model, _, backend = name.partition("@")
+        return cls(model, version, backend or None)
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.backend}" if self.backend else self.model
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """Rows to be answered: texts, or ids that the caller tokenised."""
+
+    ref: ModelRef
+    rows: Sequence[str] | Sequence[Ids]
+    received_ns: int
+    decoded_ns: int
+    truncate: bool = False
+    priority: int = 0  # higher goes first
+    deadline_ns: int | None = None  # monotonic
+    all_or_none: bool = False  # fail the call, naming the first bad row, instead of answering row by row
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFacts:
+    """What the rows of an executed batch share."""
+
+    backend: str
+    lengths: NDArray[np.int64]  # int64[batch], tokens
+    arrival_ns: NDArray[np.int64]  # int64[batch], the instant that each row began to queue
+    times: BatchTimes
+    responded_ns: int
+    cpu_ns: int  # the worker's CPU time of the execution
+
+    @property
+    def rows(self) -> int:
+        """Rows executed together."""
+        return len(self.lengths)
+
+    @property
+    def length(self) -> int:
+        """The longest row, tokens."""
+        return int(self.lengths.max())
+
+    @property
+    def tokens(self) -> int:
+        """Tokens without padding."""
+        return int(self.lengths.sum())
+
+    @property
+    def padded_tokens(self) -> int:
+        """What the runtime computed: rows x longest length."""
+        return self.rows * self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answered row."""
+
+    probabilities: NDArray[np.float32]  # float32[labels]
+    encoding: Encoding
+    batch: BatchFacts
+
+
+Outcome = Answer | LockstepError
+"""What became of a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A call's outcomes, one for each row, in order."""
+
+    model: str
+    version: int
+    labels: tuple[str, ...]
+    received_ns: int
+    decoded_ns: int
+    tokenized_ns: int
+    outcomes: Sequence[Outcome]
+
+    def timeline(self, answer: Answer) -> Timeline:
+        """Return the instants of one of its answered rows."""
+        return Timeline(
+            self.received_ns, self.decoded_ns, self.tokenized_ns, answer.batch.times, answer.batch.responded_ns
+        )
+
+    def last(self) -> Answer | None:
+        """Return the answered row that finished last: a call's phases are its phases."""
+        answers = (outcome for outcome in self.outcomes if isinstance(outcome, Answer))
+        return max(answers, key=lambda answer: answer.batch.responded_ns, default=None)

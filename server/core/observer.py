@@ -1,0 +1,58 @@
+"""What the server tells those who count: metrics and statistics implement `Observer`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from server.core.messages import BatchFacts, Outcome, Prediction
+
+
+class Observer(Protocol):
+    """Learns of every event once, as it happens; must be quick and must not raise."""
+
+    def batch_executed(self, model: str, version: int, batch: BatchFacts) -> None:
+        """Take note of a batch that completed."""
+
+    def batch_abandoned(self, model: str, version: int, backend: str) -> None:
+        """Take note of an execution that did not complete: its worker died or the runtime refused it."""
+
+    def row_finished(self, model: str, version: int, backend: str | None, outcome: Outcome) -> None:
+        """Take note of what became of a queued row; `backend` is what it was pinned to, if any."""
+
+    def call_finished(self, prediction: Prediction) -> None:
+        """Take note of a call that was answered, row by row."""
+
+    def call_failed(self, model: str, version: int, backend: str | None, kind: str, elapsed_ns: int) -> None:
+        """Take note of a call that failed as a whole, with an error of that kind."""
+
+
+class Observers:
+    """Tells several observers."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def batch_executed(self, model: str, version: int, batch: BatchFacts) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.batch_executed(model, version, batch)
+
+    def batch_abandoned(self, model: str, version: int, backend: str) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.batch_abandoned(model, version, backend)
+
+    def row_finished(self, model: str, version: int, backend: str | None, outcome: Outcome) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.row_finished(model, version, backend, outcome)
+
+    def call_finished(self, prediction: Prediction) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.call_finished(prediction)
+
+    def call_failed(self, model: str, version: int, backend: str | None, kind: str, elapsed_ns: int) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.call_failed(model, version, backend, kind, elapsed_ns)

@@ -1,0 +1,152 @@
+"""What a repository offers: the highest version of each model, held against its manifest.
+
+Reads `<repository>/<model>/<version>/`. A version that is not exactly what its manifest says is refused
+with the reason, and the other models go on: an older version is never served in its place unasked.
+Names that begin with a dot are not models (publishing stages there).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from pydantic import ValidationError
+
+from server.core.artifact import ArtifactSpec, TensorSpec
+from server.repository.manifest import MANIFEST_FILE, Artifact, Manifest, Tensor
+
+_CHUNK_BYTES = 1 << 20
+
+
+class RefusedError(Exception):
+    """A version cannot be served; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedModel:
+    """A version that is what its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def tokenizer(self) -> Path:
+        """Its tokenizer's file."""
+        return self.folder / next(iter(self.manifest.tokenizer))
+
+    def spec(self, artifact: Artifact) -> ArtifactSpec:
+        """Return what a worker must know of one of its artifacts."""
+        return ArtifactSpec(
+            path=str((self.folder / artifact.path).resolve()),
+            input_ids=_tensor(artifact.inputs.input_ids),
+            attention_mask=_tensor(artifact.inputs.attention_mask) if artifact.inputs.attention_mask else None,
+            lengths=_tensor(artifact.inputs.lengths) if artifact.inputs.lengths else None,
+            logits=_tensor(artifact.logits),
+            labels=len(self.manifest.labels),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A model that is not served, and why."""
+
+    name: str
+    version: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """A repository as it was found."""
+
+    models: dict[str, PublishedModel] = field(default_factory=dict)
+    refused: dict[str, Refused] = field(default_factory=dict)
+
+
+def scan(repository: Path) -> Catalog:
+    """Read every model's highest version; raises `NotADirectoryError` where the repository is not a folder."""
+    if not repository.is_dir():
+        raise NotADirectoryError(f"{repository} is not a folder: publish a model there first (lockstep export --help)")
+    catalog = Catalog()
+    for folder in sorted(repository.iterdir()):
+        if folder.name.startswith(".") or not folder.is_dir():
+            continue
+        version = _highest_version(folder)
+        try:
+            if version is None:
+                raise RefusedError(f"{folder.name}: holds no version (a folder named by a positive integer)")
+            catalog.models[folder.name] = read_version(folder / str(version))
+        except RefusedError as error:
+            catalog.refused[folder.name] = Refused(folder.name, version, str(error))
+    return catalog
+
+
+def read_version(folder: Path) -> PublishedModel:
+    """Read `<model>/<version>` and check every file of it; raises `RefusedError` naming what is wrong."""
+    where = f"{folder.parent.name}/{folder.name}"
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    except FileNotFoundError as error:
+        raise RefusedError(f"{where}: {MANIFEST_FILE} is missing") from error
+    except OSError as error:
+        raise RefusedError(f"{where}: {MANIFEST_FILE} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field_name = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise RefusedError(f"{where}: {MANIFEST_FILE}: {field_name}: {first['msg']}") from error
+    if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
+        raise RefusedError(f"{where}: {MANIFEST_FILE} is of {manifest.name}/{manifest.version}")
+    if len(manifest.tokenizer) != 1:
+        raise RefusedError(f"{where}: {MANIFEST_FILE}: tokenizer must name exactly one file")
+    listed = dict(manifest.tokenizer)
+    for artifact in manifest.artifacts:
+        listed |= artifact.files
+        if not any(PurePosixPath(file).is_relative_to(artifact.path) for file in artifact.files):
+            raise RefusedError(f"{where}: artifact {artifact.kind}: its path {artifact.path} is none of its files")
+    for file, sha256 in listed.items():
+        _check_file(where, folder, file, sha256)
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if (path.is_symlink() or not path.is_dir()) and name not in listed and name != MANIFEST_FILE:
+            raise RefusedError(f"{where}: {name} is not in the manifest")
+    return PublishedModel(folder, manifest)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check_file(where: str, folder: Path, file: str, sha256: str) -> None:
+    parts = PurePosixPath(file).parts
+    if not parts or PurePosixPath(file).is_absolute() or ".." in parts or "\\" in file:
+        raise RefusedError(f"{where}: {file!r} leaves the version's folder")
+    path = folder
+    for part in parts:
+        path /= part
+        if path.is_symlink():
+            raise RefusedError(f"{where}: {file} is or passes through a symbolic link")
+    if not path.is_file():
+        raise RefusedError(f"{where}: {file} is missing")
+    try:
+        if path.stat().st_nlink > 1:
+            raise RefusedError(f"{where}: {file} is a hard link: its content can change from outside the folder")
+        actual = sha256_of(path)
+    except OSError as error:
+        raise RefusedError(f"{where}: {file} cannot be read: {error.strerror}") from error
+    if actual != sha256:
+        raise RefusedError(f"{where}: {file} has sha256 {actual[:12]}…, the manifest says {sha256[:12]}…")
+
+
+def _highest_version(folder: Path) -> int | None:
+    versions = [int(one.name) for one in folder.iterdir() if one.is_dir() and one.name.isascii() and one.name.isdigit()]
+    return max((version for version in versions if version > 0), default=None)
+
+
+def _tensor(tensor: Tensor) -> TensorSpec:
+    return TensorSpec(tensor.name, tensor.dtype)
