@@ -1,0 +1,210 @@
+"""The async client. Owns deadlines and retries; how messages travel is the transport's."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Self, TypeVar
+
+import grpc
+
+from clients import transport as wires
+from clients.errors import CallError, ClientNotOpen, NotFound
+from clients.results import (
+    ModelMetadata,
+    ModelStatistics,
+    Result,
+    RowError,
+    ServedModel,
+    ServerMetadata,
+    models_from_index,
+    results_from_wire,
+)
+from clients.retry import RetryPolicy
+from clients.transport import Connect, GrpcTransport, Method, Request, Response, Transport
+from protos import open_inference_pb2 as oip
+from protos import sentiment_pb2 as wire
+
+Answer = TypeVar("Answer")
+
+
+class SentimentClient:
+    """Calls one server; made for many calls at once on one connection.
+
+    ::
+
+        async with SentimentClient("127.0.0.1:8001") as client:
+            for result in await client.classify(["A fine film.", "A dull one."]):
+                print(result)
+
+    Every call has a deadline: `timeout_s` seconds, retries and the waits between them included.
+    UNAVAILABLE is retried always, RESOURCE_EXHAUSTED where the server says when to come back
+    (`retry` tunes both). Cancelling the awaiting task cancels the call at the server too.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  frozen
+        connect: Connect = GrpcTransport,
+    ) -> None:
+        self.address = address
+        self.timeout_s = timeout_s
+        self._retry = retry
+        self._connect = connect
+        self._transport: Transport | None = None
+
+    async def __aenter__(self) -> Self:
+        self._transport = self._connect(self.address)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
+
+    @property
+    def transport(self) -> Transport:
+        """The open transport, for callers that bring their own deadlines; raises `ClientNotOpen`."""
+        if self._transport is None:
+            raise ClientNotOpen("open the client first: `async with SentimentClient(...) as client:`")
+        return self._transport
+
+    async def classify(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str | None = None,
+        backend: str | None = None,
+        truncate: bool = False,
+        priority: int = 0,
+        timeout_s: float | None = None,
+    ) -> list[Result]:
+        """Classify each text on its own; returns one result a text, in order.
+
+        `model` may be left out where the server has one. A `backend` pins the rows to it.
+        `truncate` cuts a text that is too long; without it that row is an error. Higher
+        `priority` goes first. Rows that fail for the moment (UNAVAILABLE) are sent again, alone.
+
+        Raises `CallError` where the call as a whole fails, `TypeError` for a bare string,
+        `ValueError` for a backend without a model and for text that UTF-8 cannot encode.
+        """
+        if isinstance(texts, str):
+            raise TypeError("texts is a sequence of strings, not one string: pass [text]")
+        name = served_name(model, backend)
+        if not texts:
+            return []
+        pending = list(range(len(texts)))
+        results: dict[int, Result] = {}
+
+        async def send_pending(remaining_s: float) -> None:
+            request = classify_request([texts[row] for row in pending], name=name, truncate=truncate, priority=priority)
+            response = await self.transport.classify(request, timeout_s=remaining_s)
+            answers = results_from_wire(response, rows=len(pending))
+            results.update(zip(pending, answers, strict=True))
+            failed = [
+                (row, answer)
+                for row, answer in zip(pending, answers, strict=True)
+                if isinstance(answer, RowError) and answer.may_retry
+            ]
+            pending[:] = [row for row, _ in failed]
+            if failed:
+                raise failed[0][1].as_exception()
+
+        try:
+            await self._until_final(send_pending, timeout_s)
+        except CallError:
+            # Once some call has answered, every row has a result: an error of its own, at worst.
+            if not results:
+                raise
+        return [results[row] for row in range(len(texts))]
+
+    async def models(self, *, timeout_s: float | None = None) -> tuple[ServedModel, ...]:
+        """List the models with their backends, ready or not; raises `CallError`."""
+        index = await self._call(wires.REPOSITORY_INDEX, oip.RepositoryIndexRequest(), timeout_s)
+        return models_from_index(index)
+
+    async def live(self, *, timeout_s: float | None = None) -> bool:
+        """Ask whether the server runs; raises `CallError` where none answers."""
+        return (await self._call(wires.SERVER_LIVE, oip.ServerLiveRequest(), timeout_s)).live
+
+    async def ready(
+        self, model: str | None = None, backend: str | None = None, *, timeout_s: float | None = None
+    ) -> bool:
+        """Ask whether the server (or one model, or one backend of it) would answer now; raises `CallError`."""
+        name = served_name(model, backend)
+        if not name:
+            return (await self._call(wires.SERVER_READY, oip.ServerReadyRequest(), timeout_s)).ready
+        return (await self._call(wires.MODEL_READY, oip.ModelReadyRequest(name=name), timeout_s)).ready
+
+    async def server(self, *, timeout_s: float | None = None) -> ServerMetadata:
+        """Ask who answers at this address; raises `CallError`."""
+        found = await self._call(wires.SERVER_METADATA, oip.ServerMetadataRequest(), timeout_s)
+        return ServerMetadata(found.name, found.version, tuple(found.extensions))
+
+    async def metadata(
+        self, model: str, backend: str | None = None, *, timeout_s: float | None = None
+    ) -> ModelMetadata:
+        """Describe a model's inputs and outputs; raises `CallError`."""
+        request = oip.ModelMetadataRequest(name=served_name(model, backend))
+        return ModelMetadata.from_wire(await self._call(wires.MODEL_METADATA, request, timeout_s))
+
+    async def statistics(
+        self, model: str, backend: str | None = None, *, timeout_s: float | None = None
+    ) -> ModelStatistics:
+        """Read a model's (or one backend's) counters; raises `CallError`."""
+        name = served_name(model, backend)
+        request = oip.ModelStatisticsRequest(name=name)
+        response = await self._call(wires.MODEL_STATISTICS, request, timeout_s)
+        for found in response.model_stats:
+            if found.name == name:
+                return ModelStatistics.from_wire(found)
+        raise NotFound(f"the server keeps no statistics of {name!r}", code=grpc.StatusCode.NOT_FOUND)
+
+    async def _call(self, method: Method[Request, Response], request: Request, timeout_s: float | None) -> Response:
+        return await self._until_final(
+            lambda remaining_s: self.transport.call(method, request, timeout_s=remaining_s), timeout_s
+        )
+
+    async def _until_final(self, send: Callable[[float], Awaitable[Answer]], timeout_s: float | None) -> Answer:
+        """Send until an answer or a final error; `send` is told what is left of the deadline, seconds."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + (self.timeout_s if timeout_s is None else timeout_s)
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await send(max(0.0, deadline - now()))
+            except CallError as error:
+                wait_s = self._retry.wait_s(error, attempt=attempt, remaining_s=deadline - now(), dice=random.random())
+                if wait_s is None:
+                    raise
+            await asyncio.sleep(wait_s)
+
+
+def served_name(model: str | None, backend: str | None = None) -> str:
+    """Return `<model>`, `<model>@<backend>`, or the empty name of the only model.
+
+    Raises `ValueError` for a backend without a model.
+    """
+    if backend is None:
+        return model or ""
+    if not model:
+        raise ValueError(f"which model's backend {backend!r}? Name the model too")
+    return f"{model}@{backend}"
+
+
+def classify_request(texts: Sequence[str], *, name: str, truncate: bool, priority: int = 0) -> wire.ClassifyRequest:
+    """Write a request; raises `ValueError` naming the text that UTF-8 cannot encode."""
+    try:
+        return wire.ClassifyRequest(model=name, texts=texts, truncate=truncate, priority=priority)
+    except UnicodeEncodeError:
+        for row, text in enumerate(texts):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"text {row} is not valid Unicode: {error}") from error
+        raise

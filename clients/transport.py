@@ -1,0 +1,135 @@
+"""How messages travel: the one seam of the client. Knows neither retries nor typed results.
+
+`GrpcTransport` makes unary calls on one channel. A transport that carries `Classify` over a shared
+bidirectional stream fits the same protocol: only `classify` would differ.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from clients.errors import error_from_rpc
+from protos import open_inference_pb2 as oip
+from protos import sentiment_pb2 as wire
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[Request, Response]):
+    """A unary method: its path and the two messages."""
+
+    path: str
+    request: type[Request]
+    response: type[Response]
+
+
+def _inference(name: str, request: type[Request], response: type[Response]) -> Method[Request, Response]:
+    return Method(f"/inference.GRPCInferenceService/{name}", request, response)
+
+
+CLASSIFY: Final = Method("/sentiment.v1.SentimentService/Classify", wire.ClassifyRequest, wire.ClassifyResponse)
+SERVER_LIVE: Final = _inference("ServerLive", oip.ServerLiveRequest, oip.ServerLiveResponse)
+SERVER_READY: Final = _inference("ServerReady", oip.ServerReadyRequest, oip.ServerReadyResponse)
+SERVER_METADATA: Final = _inference("ServerMetadata", oip.ServerMetadataRequest, oip.ServerMetadataResponse)
+MODEL_READY: Final = _inference("ModelReady", oip.ModelReadyRequest, oip.ModelReadyResponse)
+MODEL_METADATA: Final = _inference("ModelMetadata", oip.ModelMetadataRequest, oip.ModelMetadataResponse)
+MODEL_STATISTICS: Final = _inference("ModelStatistics", oip.ModelStatisticsRequest, oip.ModelStatisticsResponse)
+REPOSITORY_INDEX: Final = _inference("RepositoryIndex", oip.RepositoryIndexRequest, oip.RepositoryIndexResponse)
+
+
+class Transport(Protocol):
+    """Carries messages to one server. Belongs to the event loop that it was made in.
+
+    Both calls raise a `CallError` (and nothing else but `CancelledError`); neither sends twice.
+    """
+
+    async def classify(self, request: wire.ClassifyRequest, *, timeout_s: float) -> wire.ClassifyResponse:
+        """Send texts and return their answers."""
+        ...
+
+    async def call(self, method: Method[Request, Response], request: Request, *, timeout_s: float) -> Response:
+        """Make any other unary call."""
+        ...
+
+    async def close(self) -> None:
+        """Give up what is in flight (it fails with `Cancelled`) and disconnect."""
+        ...
+
+
+Connect = Callable[[str], Transport]
+"""Makes the transport to a `host:port`; called inside a running event loop."""
+
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+
+
+class GrpcTransport:
+    """One channel; every message is a unary call."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=_options(address))
+        # Multicallables are made once: making one takes longer than a short call's own client work.
+        self._callables: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, Any]] = {}
+        self._classify = self._callable(CLASSIFY)
+
+    async def classify(self, request: wire.ClassifyRequest, *, timeout_s: float) -> wire.ClassifyResponse:
+        """Send texts and return their answers; raises `CallError`."""
+        try:
+            return await self._classify(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from error
+
+    async def call(self, method: Method[Request, Response], request: Request, *, timeout_s: float) -> Response:
+        """Make a unary call; raises `CallError`."""
+        try:
+            return await self._callable(method)(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from error
+
+    async def close(self) -> None:
+        """Cancel what is in flight and disconnect."""
+        await self._channel.close()
+
+    def _callable(self, method: Method[Request, Response]) -> grpc.aio.UnaryUnaryMultiCallable[Request, Response]:
+        found = self._callables.get(method.path)
+        if found is None:
+            found = self._callables[method.path] = self._channel.unary_unary(
+                method.path,
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
+            )
+        return found
+
+
+def _options(address: str) -> list[tuple[str, Any]]:
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        # A server that restarts is found again in at most two seconds; gRPC's own bound is two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+        # Two clients of one process measure two connections, not one that they happen to share.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if is_loopback(address):
+        # gRPC honours http_proxy, even for this machine, unless no_proxy says otherwise.
+        options.append(("grpc.enable_http_proxy", 0))
+    return options
+
+
+def is_loopback(address: str) -> bool:
+    """Whether `host:port` names this machine."""
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,24 @@
+import subprocess
+import sys
+
+import clients
+
+PUBLIC = """
+CallError Cancelled ClientError ClientNotOpen Conflict DeadlineExceeded Duration InvalidInput ModelMetadata
+ModelStatistics NotAuthenticated NotFound NotImplementedThere NotPermitted Overloaded Phases Prediction Result
+RetryPolicy RowError RowsFailed SentimentClient ServedBackend ServedModel ServerFailure ServerMetadata
+SyncSentimentClient Tensor Unavailable raise_for_errors
+"""
+
+
+def test_the_public_names_are_frozen() -> None:
+    assert sorted(clients.__all__) == sorted(PUBLIC.split())
+    for name in clients.__all__:
+        assert hasattr(clients, name)
+
+
+def test_the_client_needs_the_base_install_only() -> None:
+    heavy = "numpy plotly jinja2 hdrh psutil rich torch tensorflow onnxruntime server zoo exporters lockstep"
+    code = f"import sys, clients; print([m for m in {heavy.split()} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
