@@ -1,0 +1,268 @@
+"""Train models of the zoo, each in a process of its own, and keep what was trained.
+
+Owns the folder of a trained model, when it is out of date, and the child process. Knows no framework: the
+family's training module does, and only the child imports it.
+
+A trained model's folder:
+
+    description.json    `exporters.source.Description`: what an exporter is told
+    tokenizer.json      a copy, so that the folder stands alone
+    training.json       `Record`: what was reached, with what, and the fingerprint
+    ...                 the weights, in the form of the framework
+
+    python -m zoo.train ID --corpus DIR --tokenizer FILE --out DIR --log DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from exporters.source import Description
+from zoo import tokenizer as tokenizers
+from zoo.batches import accuracy, encode
+from zoo.corpus import LABELS, Corpus, fetch, open_corpus
+from zoo.folders import exclusive, replacing, sha256
+from zoo.learning import Learn, sentences
+from zoo.registry import ENTRIES, Entry, select
+
+DESCRIPTION = "description.json"
+RECORD = "training.json"
+TOKENIZER = "tokenizer.json"
+
+FORM = 1
+"""Raise it when a model's folder changes its form, so that the folders of before are made anew."""
+
+CHILD_GRACE_S = 10.0
+"""How long an interrupted child may take to end by itself."""
+
+
+class TrainingFailed(Exception):
+    """A training process ended with an error, which it has printed."""
+
+    def __init__(self, name: str, status: int) -> None:
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        super().__init__(f"training {name} {how}; nothing was kept of it, models trained before it are kept")
+        self.name = name
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """`training.json`. Accuracies are shares of the held-out test texts; `train_s` is wall time."""
+
+    model: str
+    framework: str
+    layer: str
+    parameters: int
+    epochs: int
+    train_s: float
+    cpu_s: float
+    accuracy_sentences: float
+    accuracy_documents: float
+    validation_accuracy: float
+    seed: int
+    versions: Mapping[str, str]
+    fingerprint: str
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read a `training.json`."""
+        return cls(**json.loads(path.read_bytes()))
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A trained model on disk. `cached`: it was there already."""
+
+    id: str
+    folder: Path
+    record: Record
+    cached: bool
+
+
+def train_all(ids: Iterable[str], cache: Path) -> list[Trained]:
+    """Train the models of `ids` (all of them for none), one after the other; blocks for minutes.
+
+    Fetches the corpus and trains the tokenizer first, if need be. A model whose folder was made of the same
+    corpus, tokenizer, code and framework version is not trained again. A model's folder appears whole or
+    not at all, so an interrupted call is taken up where it was by the next.
+
+    Raises `UnknownModel`, `zoo.corpus.CorpusError` or `TrainingFailed`.
+    """
+    entries = select(ids)
+    corpus = fetch(cache / "corpus")
+    tokenizer = tokenizers.fit(corpus, cache / TOKENIZER)
+    return [_train(entry, corpus, tokenizer, cache) for entry in entries]
+
+
+def fingerprint(entry: Entry, corpus: Corpus, tokenizer: Path) -> str:
+    """Hash all that a trained model was made of."""
+    code = (entry.module, entry.family.training, "zoo.batches")
+    parts = {
+        "form": FORM,
+        "entry": [entry.id, entry.layer, entry.build, asdict(entry.recipe)],
+        "corpus": corpus.fingerprint,
+        "tokenizer": sha256(tokenizer),
+        "code": [sha256(_source_file(module)) for module in code],
+        "versions": {package: version(package) for package in entry.family.packages},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def learn_here(entry: Entry, corpus: Corpus, tokenizer: Path, out: Path, log: Path) -> Record:
+    """Train one model in this process, which imports its framework, and write its folder `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    texts = encode(corpus, tokenizer)
+    learn: Learn = import_module(entry.family.training).learn
+    started_s, started_cpu_s = time.monotonic(), time.process_time()
+    with Bar(entry) as report:
+        learned = learn(entry, texts, report, log)
+    record = Record(
+        model=entry.id,
+        framework=entry.family.framework.value,
+        layer=entry.layer,
+        parameters=learned.parameters,
+        epochs=entry.recipe.epochs,
+        train_s=round(time.monotonic() - started_s, 2),
+        cpu_s=round(time.process_time() - started_cpu_s, 2),
+        accuracy_sentences=accuracy(sentences(texts.test), learned.logits),
+        accuracy_documents=accuracy(tuple(row for row in texts.test if row.kind == "document"), learned.logits),
+        validation_accuracy=learned.validation_accuracy,
+        seed=entry.recipe.seed,
+        versions={"python": platform.python_version()}
+        | {package: version(package) for package in entry.family.packages},
+        fingerprint=fingerprint(entry, corpus, tokenizer),
+    )
+    description = Description(
+        name=entry.id,
+        framework=entry.family.framework,
+        layer=entry.layer,
+        labels=LABELS,
+        tokenizer=TOKENIZER,
+        weights=learned.save(out),
+        build=entry.build if entry.family.needs_build else None,
+        max_tokens=tokenizers.MAX_TOKENS,
+    )
+    shutil.copyfile(tokenizer, out / TOKENIZER)
+    (out / DESCRIPTION).write_text(description.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (out / RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    return record
+
+
+class Bar:
+    """Shows one training: a bar where a person watches, a line an epoch everywhere."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}  loss {task.fields[loss]:.3f}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        self._task = self._progress.add_task(
+            f"{self._entry.id:<18}", total=None, epoch=1, epochs=self._entry.recipe.epochs, loss=0.0
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Move the bar; see `zoo.learning.Report`."""
+        assert self._task is not None
+        self._progress.update(self._task, total=steps * self._entry.recipe.epochs, completed=(epoch - 1) * steps + step)
+        self._progress.update(self._task, epoch=epoch, loss=loss)
+
+    def epoch(self, epoch: int, loss: float, accuracy: float) -> None:
+        """Print an epoch's line; see `zoo.learning.Report`."""
+        self._progress.console.print(
+            f"{self._entry.id:<18} epoch {epoch}/{self._entry.recipe.epochs}  "
+            f"loss {loss:.3f}  validation accuracy {accuracy:.3f}",
+            highlight=False,
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run as a child process: train one model into a folder that `train_all` then moves into place."""
+    parser = argparse.ArgumentParser("python -m zoo.train", description="Train one model of the zoo.")
+    parser.add_argument("id", choices=list(ENTRIES))
+    parser.add_argument("--corpus", type=Path, required=True, help="a folder made by `lockstep corpus`")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer.json")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write the model into")
+    parser.add_argument("--log", type=Path, required=True, help="the folder for TensorBoard's events")
+    given = parser.parse_args(arguments)
+    learn_here(ENTRIES[given.id], open_corpus(given.corpus), given.tokenizer, given.out, given.log)
+
+
+def _train(entry: Entry, corpus: Corpus, tokenizer: Path, cache: Path) -> Trained:
+    """Return one trained model, from its folder if that is up to date."""
+    folder = cache / "zoo" / entry.id
+    with exclusive(folder):
+        wanted = fingerprint(entry, corpus, tokenizer)
+        if (folder / RECORD).is_file():
+            record = Record.read(folder / RECORD)
+            if record.fingerprint == wanted:
+                return Trained(entry.id, folder, record, cached=True)
+        log = cache / "tensorboard" / entry.id
+        if log.exists():
+            shutil.rmtree(log)  # events of an older training would be drawn over the new ones
+        with replacing(folder) as staging:
+            _in_child(entry, corpus, tokenizer, staging, log)
+        return Trained(entry.id, folder, Record.read(folder / RECORD), cached=False)
+
+
+def _in_child(entry: Entry, corpus: Corpus, tokenizer: Path, out: Path, log: Path) -> None:
+    """Run `main` in a child, which is gone when this returns or raises."""
+    command = [sys.executable, "-m", "zoo.train", entry.id, "--corpus", str(corpus.folder)]
+    command += ["--tokenizer", str(tokenizer), "--out", str(out), "--log", str(log)]
+    child = subprocess.Popen(command, env=os.environ | dict(entry.family.environment))
+    try:
+        status = child.wait()
+    except BaseException:
+        # A terminal's Ctrl-C reaches the child too; a signal to this process alone does not.
+        child.terminate()
+        try:
+            child.wait(CHILD_GRACE_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        raise
+    if status != 0:
+        raise TrainingFailed(entry.id, status)
+
+
+def _source_file(module: str) -> Path:
+    """Return the file of a module without importing it."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"no source file of {module}", name=module)
+    return Path(spec.origin)
+
+
+if __name__ == "__main__":
+    main()
