@@ -1,0 +1,3 @@
+"""The gateway: batches rows of unequal length onto runtimes, over gRPC."""
+
+__version__ = "0.1.0"

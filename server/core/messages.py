@@ -123,6 +123,7 @@ class Prediction:
 
     model: str
     version: int
+    backend: str | None  # what the call was pinned to
     labels: tuple[str, ...]
     received_ns: int
     decoded_ns: int

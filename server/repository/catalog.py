@@ -8,6 +8,7 @@ Names that begin with a dot are not models (publishing stages there).
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -144,8 +145,8 @@ def _check_file(where: str, folder: Path, file: str, sha256: str) -> None:
 
 
 def _highest_version(folder: Path) -> int | None:
-    versions = [int(one.name) for one in folder.iterdir() if one.is_dir() and one.name.isascii() and one.name.isdigit()]
-    return max((version for version in versions if version > 0), default=None)
+    names = (one.name for one in folder.iterdir() if one.is_dir())
+    return max((int(name) for name in names if re.fullmatch(r"[1-9][0-9]*", name)), default=None)
 
 
 def _tensor(tensor: Tensor) -> TensorSpec:

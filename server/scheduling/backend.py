@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from server.core.errors import BackendUnavailable
 from server.runtimes.worker_process import Launch, WorkerProcess
 
@@ -31,6 +34,7 @@ class BackendSpec:
     launch: Launch
     takes_free_rows: bool  # variants (int8, ...) serve only rows that name them
     cpu_ms: float  # measured cost of a batch, for preference: the lowest is preferred
+    probabilities: Callable[[NDArray[np.float32]], NDArray[np.float32]]  # outputs[batch, labels] -> the same shape
     instances: int = 1
 
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from server.core.errors import (
     BackendNotFound,
@@ -54,7 +53,6 @@ class BatcherSpec:
     policy: Policy
     limits: Limits
     pad_id: int
-    probabilities: Callable[[NDArray[np.float32]], NDArray[np.float32]]  # outputs[batch, labels] -> the same shape
     max_queue_rows: int
     start_all: bool = False  # start every backend at once, not only the preferred one
 
@@ -172,13 +170,10 @@ class Batcher:
                 reasons = "; ".join(one.reason for one in self._preference)
                 raise ModelNotReady(f"no backend of {self.spec.model} can execute: {reasons or 'none takes free rows'}")
             return FREE
-        if backend not in self._by_name:
-            raise BackendNotFound(
-                f"{self.spec.model} has no backend {backend!r}, only {', '.join(sorted(self._by_name))}"
-            )
-        if self._by_name[backend].start_failed:
-            raise BackendUnavailable(f"backend {backend} of {self.spec.model} {self._by_name[backend].reason}")
-        return self._by_name[backend].index
+        pinned = self.backend(backend)
+        if pinned.start_failed:
+            raise BackendUnavailable(f"backend {backend} of {self.spec.model} {pinned.reason}")
+        return pinned.index
 
     # ---- state -----------------------------------------------------------------------------------
 
@@ -196,6 +191,14 @@ class Batcher:
     def preferred(self) -> Backend | None:
         """The backend that free rows go to while it is ready."""
         return self._preference[0] if self._preference else None
+
+    def backend(self, name: str) -> Backend:
+        """Find a backend by its name. Raises `BackendNotFound`."""
+        backend = self._by_name.get(name)
+        if backend is None:
+            known = ", ".join(sorted(self._by_name))
+            raise BackendNotFound(f"{self.spec.model} has no backend {name!r}, only {known}")
+        return backend
 
     def hold(self) -> None:
         """Stop dispatching; rows go on queueing until `release`."""
@@ -305,8 +308,10 @@ class Batcher:
         )
         backend.worker_succeeded()
         self._observer.batch_executed(self.spec.model, self.spec.version, facts)
-        finite: list[bool] = np.isfinite(executed.outputs).all(axis=1).tolist()
-        for row, probabilities, is_finite in zip(rows, self.spec.probabilities(executed.outputs), finite, strict=True):
+        finite = np.atleast_1d(np.isfinite(executed.outputs).all(axis=1))
+        for row, probabilities, is_finite in zip(
+            rows, backend.spec.probabilities(executed.outputs), finite, strict=True
+        ):
             if is_finite:
                 self._finish(row, Answer(probabilities, row.encoding, facts))
             else:

@@ -1,0 +1,190 @@
+"""The composition root: builds a server of its parts, starts it, drains it. Nothing here decides anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import grpc
+from aiohttp import web
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+
+from server.config import ServerConfig
+from server.core.artifact import Budget
+from server.core.errors import LockstepError
+from server.core.observer import Observers
+from server.counts import Statistics
+from server.gateway import Gateway, RequestLimits, ServedModel, probabilities
+from server.metrics import Metrics
+from server.repository.catalog import PublishedModel, Refused, scan
+from server.repository.manifest import Artifact
+from server.rpc import inference, sentiment
+from server.runtimes.registry import ADAPTERS
+from server.runtimes.worker_process import Launch
+from server.scheduling.backend import BackendSpec
+from server.scheduling.batcher import Batcher, BatcherSpec
+from server.scheduling.policy import POLICIES, Limits
+from server.text.encoder import TextEncoder
+from server.web import application
+
+_log = logging.getLogger("lockstep.app")
+_SERVICES = (inference.SERVICE, sentiment.SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
+
+
+class ConfigurationError(LockstepError):
+    """The server cannot start as it is configured; the message says what to change."""
+
+
+class App:
+    """A server, from its configuration. `start`, then `stop`; `grpc_port` and `http_port` are the bound ports."""
+
+    def __init__(self, config: ServerConfig, *, adapters: Mapping[str, str] = ADAPTERS) -> None:
+        """Read the repository. Raises `ConfigurationError` where the server could not serve."""
+        self.config = config
+        self.grpc_port = 0
+        self.http_port = 0
+        self.device = _device(config.device)
+        try:
+            catalog = scan(config.repository)
+        except OSError as error:
+            raise ConfigurationError(str(error)) from error
+        self.statistics = Statistics()
+        self.metrics = Metrics()
+        self._observer = Observers(self.statistics, self.metrics)
+        self._adapters = adapters
+        self._health = health.HealthServicer()
+        self._health_updates: asyncio.Task[None] | None = None
+        self._readiness_changed = asyncio.Event()
+        models, refused = {}, dict(catalog.refused)
+        for name, published in catalog.models.items():
+            try:
+                models[name] = self._serve(published)
+            except (LockstepError, ValueError) as error:
+                refused[name] = Refused(name, published.manifest.version, f"{name}: {error}")
+        for refusal in refused.values():
+            _log.error("refused: %s", refusal.reason)
+        if not models:
+            reason = "; ".join(refusal.reason for refusal in refused.values()) or "it is empty"
+            raise ConfigurationError(f"nothing to serve in {config.repository}: {reason}")
+        limits = RequestLimits(config.max_call_rows, config.max_text_bytes)
+        self.gateway = Gateway(models, refused, limits, self._observer)
+        self.metrics.expose(self.gateway, config.threads)
+
+    async def start(self) -> None:
+        """Bind both ports and start the preferred workers. Raises `ConfigurationError` where a port cannot be bound."""
+        self._grpc = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", self.config.max_message_bytes),
+                ("grpc.max_send_message_length", self.config.max_message_bytes),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        self._grpc.add_generic_rpc_handlers(
+            (
+                inference.InferenceService(self.gateway, self.statistics).handler(),
+                sentiment.SentimentService(self.gateway).handler(),
+            )
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        reflection.enable_server_reflection(_SERVICES, self._grpc)
+        try:
+            self.grpc_port = self._grpc.add_insecure_port(self.config.grpc)
+        except RuntimeError as error:
+            raise ConfigurationError(f"cannot listen on {self.config.grpc} (gRPC): is it in use?") from error
+        host, _, port = self.config.http.rpartition(":")
+        self._web = web.AppRunner(application(self.gateway, self.metrics.registry), access_log=None)
+        await self._web.setup()
+        try:
+            site = web.TCPSite(self._web, host.strip("[]"), int(port))
+            await site.start()
+        except OSError as error:
+            await self._web.cleanup()
+            raise ConfigurationError(f"cannot listen on {self.config.http} (HTTP): {error.strerror}") from error
+        self.http_port = self._web.addresses[0][1]
+        for served in self.gateway.models.values():
+            served.batcher.start()
+        self._health_updates = asyncio.create_task(self._publish_health())
+        await self._grpc.start()
+        _log.info("serving gRPC on port %d, HTTP on port %d", self.grpc_port, self.http_port)
+
+    async def ready(self) -> None:
+        """Wait until every model has a ready backend."""
+        while not self.gateway.ready:
+            self._readiness_changed.clear()
+            await self._readiness_changed.wait()
+
+    async def stop(self) -> None:
+        """Drain: say that we are not ready, answer what was accepted, stop the workers. Bounded by `drain_s`."""
+        await self._health.enter_graceful_shutdown()
+        await self._grpc.stop(self.config.drain_s)
+        if self._health_updates is not None:
+            self._health_updates.cancel()
+        await asyncio.gather(*(served.batcher.stop() for served in self.gateway.models.values()))
+        await self._web.cleanup()
+
+    def _serve(self, published: PublishedModel) -> ServedModel:
+        config, manifest = self.config, published.manifest
+        limits = Limits(config.max_batch_rows, config.max_padded_tokens, config.budget_tokens)
+        spec = BatcherSpec(
+            model=manifest.name,
+            version=manifest.version,
+            backends=[self._backend(published, artifact) for artifact in manifest.artifacts],
+            policy=POLICIES[config.policy],
+            limits=limits,
+            pad_id=manifest.pad_id,
+            max_queue_rows=config.max_queue_rows,
+            start_all=config.start == "all",
+        )
+        return ServedModel(
+            published,
+            TextEncoder.from_file(published.tokenizer, manifest.max_tokens),
+            Batcher(spec, self._observer, readiness_changed=self._readiness_may_have_changed),
+        )
+
+    def _backend(self, published: PublishedModel, artifact: Artifact) -> BackendSpec:
+        variant = artifact.kind.partition("-")[2]
+        name = "-".join(filter(None, [artifact.runtime, variant, self.device.partition(":")[0].replace("cpu", "")]))
+        if artifact.runtime not in self._adapters:
+            raise ConfigurationError(f"{published.manifest.name}: no runtime {artifact.runtime!r} in this server")
+        return BackendSpec(
+            name=name,
+            launch=Launch(
+                adapter=self._adapters[artifact.runtime],
+                artifact=published.spec(artifact),
+                budget=Budget(self.config.threads, self.device),
+            ),
+            takes_free_rows=not variant,
+            cpu_ms=artifact.parity.cpu_ms_b32_t64 or float("inf"),
+            probabilities=probabilities(artifact.output, artifact.activation),
+            instances=self.config.instances,
+        )
+
+    def _readiness_may_have_changed(self) -> None:
+        self._readiness_changed.set()
+
+    async def _publish_health(self) -> None:
+        """Keep grpc.health.v1 true: the server, its services, each model."""
+        serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+        while True:
+            self._readiness_changed.clear()
+            for name, served in self.gateway.models.items():
+                await self._health.set(name, serving if served.batcher.ready else not_serving)
+            for service in ("", inference.SERVICE, sentiment.SERVICE):
+                await self._health.set(service, serving if self.gateway.ready else not_serving)
+            await self._readiness_changed.wait()
+
+
+def _device(wanted: str) -> str:
+    """Return `cpu` or `cuda:N`. Raises `ConfigurationError` where the GPU that is asked for is not there."""
+    present = sorted(Path("/dev").glob("nvidia[0-9]*"))
+    if wanted == "auto":
+        return "cuda:0" if present else "cpu"
+    if wanted != "cpu" and f"nvidia{wanted.partition(':')[2]}" not in {path.name for path in present}:
+        found = f"{len(present)} GPUs" if present else "no GPU"
+        raise ConfigurationError(f"--device {wanted}: this machine has {found}; use --device cpu or auto")
+    return wanted

@@ -1,0 +1,241 @@
+"""Open Inference Protocol v2 on the wire: protobuf <-> core types, nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+
+from protos import open_inference_pb2 as oip
+from server import __version__
+from server.core.errors import InvalidInput
+from server.core.messages import Answer, ModelRef, Prediction, PredictRequest
+from server.core.timing import now_ns
+from server.counts import Counts, Duration, Statistics
+from server.gateway import Gateway, ServedModel
+from server.rpc.status import CallInstants, unary
+from server.rpc.tensors import check_outputs, outputs_of, rows_of
+
+SERVICE = "inference.GRPCInferenceService"
+EXTENSIONS = ("statistics", "model_repository")
+_PARAMETERS = {
+    "truncate": ("bool_param",),
+    "priority": ("int64_param", "uint64_param"),
+    "timeout": ("int64_param", "uint64_param"),
+}
+
+
+class InferenceService:
+    """The service over a gateway."""
+
+    def __init__(self, gateway: Gateway, statistics: Statistics) -> None:
+        self._gateway = gateway
+        self._statistics = statistics
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return what a server needs to route calls here."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "ServerLive": unary("ServerLive", oip.ServerLiveRequest, self.server_live),
+                "ServerReady": unary("ServerReady", oip.ServerReadyRequest, self.server_ready),
+                "ModelReady": unary("ModelReady", oip.ModelReadyRequest, self.model_ready),
+                "ServerMetadata": unary("ServerMetadata", oip.ServerMetadataRequest, self.server_metadata),
+                "ModelMetadata": unary("ModelMetadata", oip.ModelMetadataRequest, self.model_metadata),
+                "ModelInfer": unary("ModelInfer", oip.ModelInferRequest, self.model_infer),
+                "ModelStatistics": unary("ModelStatistics", oip.ModelStatisticsRequest, self.model_statistics),
+                "RepositoryIndex": unary("RepositoryIndex", oip.RepositoryIndexRequest, self.repository_index),
+            },
+        )
+
+    async def server_live(self, request: oip.ServerLiveRequest, instants: CallInstants) -> oip.ServerLiveResponse:
+        """Say that the server answers."""
+        return oip.ServerLiveResponse(live=True)
+
+    async def server_ready(self, request: oip.ServerReadyRequest, instants: CallInstants) -> oip.ServerReadyResponse:
+        """Say whether every accepted model can execute."""
+        return oip.ServerReadyResponse(ready=self._gateway.ready)
+
+    async def model_ready(self, request: oip.ModelReadyRequest, instants: CallInstants) -> oip.ModelReadyResponse:
+        """Say whether a model, or the backend that is named, can execute."""
+        return oip.ModelReadyResponse(ready=self._gateway.is_ready(_ref(request.name, request.version)))
+
+    async def server_metadata(
+        self, request: oip.ServerMetadataRequest, instants: CallInstants
+    ) -> oip.ServerMetadataResponse:
+        """Say what the server is."""
+        return oip.ServerMetadataResponse(name="lockstep", version=__version__, extensions=EXTENSIONS)
+
+    async def model_metadata(
+        self, request: oip.ModelMetadataRequest, instants: CallInstants
+    ) -> oip.ModelMetadataResponse:
+        """Say what a model takes and answers. Text, or ids with a mask or lengths: one of the two."""
+        ref = _ref(request.name, request.version)
+        manifest = self._gateway.model(ref).manifest
+        platform = self._gateway.backend(ref).name if ref.backend else "lockstep"
+        tensor = oip.ModelMetadataResponse.TensorMetadata
+        return oip.ModelMetadataResponse(
+            name=request.name,
+            versions=[str(manifest.version)],
+            platform=platform,
+            inputs=[
+                tensor(name="text", datatype="BYTES", shape=[-1]),
+                tensor(name="input_ids", datatype="INT64", shape=[-1, -1]),
+                tensor(name="attention_mask", datatype="INT64", shape=[-1, -1]),
+                tensor(name="lengths", datatype="INT64", shape=[-1]),
+            ],
+            outputs=[
+                tensor(name="probabilities", datatype="FP32", shape=[-1, len(manifest.labels)]),
+                tensor(name="label", datatype="BYTES", shape=[-1]),
+                tensor(name="truncated", datatype="BOOL", shape=[-1]),
+            ],
+        )
+
+    async def model_infer(self, request: oip.ModelInferRequest, instants: CallInstants) -> oip.ModelInferResponse:
+        """Answer a call as a whole; the first row at fault fails it, and is named."""
+        parameters = _parameters(request)
+        check_outputs(request)
+        rows = rows_of(request)
+        prediction = await self._gateway.predict(
+            PredictRequest(
+                ref=_ref(request.model_name, request.model_version),
+                rows=rows,
+                received_ns=instants.received_ns,
+                decoded_ns=now_ns(),
+                truncate=bool(parameters.get("truncate", False)),
+                priority=int(parameters.get("priority", 0)),
+                deadline_ns=_deadline_ns(instants, parameters.get("timeout")),
+                all_or_none=True,
+            )
+        )
+        answers = [outcome for outcome in prediction.outcomes if isinstance(outcome, Answer)]
+        tensors, contents = outputs_of(request, prediction.labels, answers)
+        return oip.ModelInferResponse(
+            model_name=request.model_name,
+            model_version=str(prediction.version),
+            id=request.id,
+            parameters=_response_parameters(prediction),
+            outputs=tensors,
+            raw_output_contents=contents,
+        )
+
+    async def model_statistics(
+        self, request: oip.ModelStatisticsRequest, instants: CallInstants
+    ) -> oip.ModelStatisticsResponse:
+        """Report a model, or a backend of it; every one of both where none is named."""
+        if request.name:
+            ref = _ref(request.name, request.version)
+            return oip.ModelStatisticsResponse(model_stats=[self._model_stats(ref, self._gateway.model(ref))])
+        return oip.ModelStatisticsResponse(
+            model_stats=[self._model_stats(ref, served) for ref, served in self._references()]
+        )
+
+    async def repository_index(
+        self, request: oip.RepositoryIndexRequest, instants: CallInstants
+    ) -> oip.RepositoryIndexResponse:
+        """List models and backends, and what was refused with the reason."""
+        if request.repository_name:
+            raise InvalidInput(f"no repository named {request.repository_name!r}: this server has one, without a name")
+        index = oip.RepositoryIndexResponse.ModelIndex
+        models = []
+        for ref, served in self._references():
+            ready = self._gateway.is_ready(ref)
+            if ref.backend:
+                backend = self._gateway.backend(ref)
+                reason = "" if ready else ": ".join(filter(None, [backend.state, backend.reason]))
+            else:
+                reason = "" if ready else "no backend is ready yet"
+            state = "READY" if ready else "UNAVAILABLE"
+            models.append(index(name=str(ref), version=str(served.manifest.version), state=state, reason=reason))
+        for refused in self._gateway.refused.values():
+            version = "" if refused.version is None else str(refused.version)
+            models.append(index(name=refused.name, version=version, state="UNAVAILABLE", reason=refused.reason))
+        if request.ready:
+            models = [model for model in models if model.state == "READY"]
+        return oip.RepositoryIndexResponse(models=models)
+
+    def _references(self) -> Iterator[tuple[ModelRef, ServedModel]]:
+        for name, served in sorted(self._gateway.models.items()):
+            yield ModelRef(name), served
+            for backend in served.batcher.backends:
+                yield ModelRef(name, backend=backend.name), served
+
+    def _model_stats(self, ref: ModelRef, served: ServedModel) -> oip.ModelStatistics:
+        name, version = served.manifest.name, served.manifest.version
+        if ref.backend:
+            counts = self._statistics.backend(name, version, self._gateway.backend(ref).name)
+        else:
+            counts = self._statistics.model(name, version)
+        return _statistics(str(ref), version, counts)
+
+
+def _statistics(name: str, version: int, counts: Counts) -> oip.ModelStatistics:
+    return oip.ModelStatistics(
+        name=name,
+        version=str(version),
+        last_inference=counts.last_inference_ms,
+        inference_count=counts.rows,
+        execution_count=counts.batches,
+        inference_stats=oip.InferStatistics(
+            success=_duration(counts.success),
+            fail=_duration(counts.fail),
+            queue=_duration(counts.queue),
+            compute_input=_duration(counts.compute_input),
+            compute_infer=_duration(counts.compute_infer),
+            compute_output=_duration(counts.compute_output),
+        ),
+        batch_stats=[
+            oip.InferBatchStatistics(
+                batch_size=rows,
+                compute_input=_duration(size.compute_input),
+                compute_infer=_duration(size.compute_infer),
+                compute_output=_duration(size.compute_output),
+            )
+            for rows, size in sorted(counts.sizes.items())
+        ],
+    )
+
+
+def _duration(duration: Duration) -> oip.StatisticDuration:
+    return oip.StatisticDuration(count=duration.count, ns=duration.ns)
+
+
+def _ref(name: str, version: str) -> ModelRef:
+    if not name:
+        raise InvalidInput("no model is named")
+    if version and not (version.isascii() and version.isdigit()):
+        raise InvalidInput(f"version {version!r} is not a positive integer")
+    return ModelRef.parse(name, int(version) if version else None)
+
+
+def _parameters(request: oip.ModelInferRequest) -> dict[str, bool | int]:
+    values: dict[str, bool | int] = {}
+    for name, parameter in request.parameters.items():
+        if name not in _PARAMETERS:
+            continue  # the protocol lets a server ignore parameters that it does not know
+        kind = parameter.WhichOneof("parameter_choice")
+        if kind not in _PARAMETERS[name]:
+            raise InvalidInput(f"parameter {name} must be a {_PARAMETERS[name][0].removesuffix('_param')}")
+        values[name] = getattr(parameter, kind)
+    return values
+
+
+def _deadline_ns(instants: CallInstants, timeout_us: int | None) -> int | None:
+    if timeout_us is None:
+        return instants.deadline_ns
+    if timeout_us < 0:
+        raise InvalidInput(f"parameter timeout is {timeout_us} microseconds: it must not be negative")
+    if timeout_us == 0:  # the protocol's "none"
+        return instants.deadline_ns
+    own = instants.received_ns + timeout_us * 1000
+    return own if instants.deadline_ns is None else min(own, instants.deadline_ns)
+
+
+def _response_parameters(prediction: Prediction) -> dict[str, oip.InferParameter]:
+    last = prediction.last()
+    if last is None:
+        return {}
+    parameters = {"backend": oip.InferParameter(string_param=last.batch.backend)}
+    for phase, duration_ns in prediction.timeline(last).phases_ns().items():
+        parameters[f"{phase}_us"] = oip.InferParameter(int64_param=duration_ns // 1000)
+    return parameters

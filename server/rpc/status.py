@@ -1,0 +1,123 @@
+"""How the server's errors reach a gRPC caller: a total table, and the one place that applies it.
+
+::
+
+    InvalidInput, InputTooLong         INVALID_ARGUMENT
+    ModelNotFound, BackendNotFound     NOT_FOUND
+    ModelNotReady, BackendUnavailable  UNAVAILABLE          may be retried
+    Overloaded                         RESOURCE_EXHAUSTED   may be retried after the pushback
+    DeadlineExceeded                   DEADLINE_EXCEEDED
+    Cancelled                          CANCELLED
+    NotAuthenticated                   UNAUTHENTICATED
+    NotPermitted                       PERMISSION_DENIED
+    RowFailed, anything else           INTERNAL             with a request id; no internals
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from server.core.errors import (
+    BackendNotFound,
+    BackendUnavailable,
+    Cancelled,
+    DeadlineExceeded,
+    InputTooLong,
+    InvalidInput,
+    LockstepError,
+    ModelNotFound,
+    ModelNotReady,
+    NotAuthenticated,
+    NotPermitted,
+    Overloaded,
+    RowFailed,
+)
+from server.core.timing import now_ns
+
+STATUS: Mapping[type[LockstepError], grpc.StatusCode] = {
+    InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    InputTooLong: grpc.StatusCode.INVALID_ARGUMENT,
+    ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    BackendNotFound: grpc.StatusCode.NOT_FOUND,
+    ModelNotReady: grpc.StatusCode.UNAVAILABLE,
+    BackendUnavailable: grpc.StatusCode.UNAVAILABLE,
+    RowFailed: grpc.StatusCode.INTERNAL,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Cancelled: grpc.StatusCode.CANCELLED,
+    NotAuthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    NotPermitted: grpc.StatusCode.PERMISSION_DENIED,
+}
+
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+REQUEST_ID_KEY = "x-request-id"
+
+_log = logging.getLogger("lockstep.rpc")
+_Request = TypeVar("_Request", bound=Message)
+_Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class CallInstants:
+    """When a call arrived, when it was decoded, when it must be answered (monotonic ns)."""
+
+    received_ns: int
+    decoded_ns: int
+    deadline_ns: int | None
+
+
+Answer = Callable[[_Request, CallInstants], Awaitable[Message]]
+
+
+def unary(name: str, request_type: type[_Request], answer: Answer[_Request]) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return a handler that decodes the raw request here, so that undecodable bytes are the caller's error."""
+
+    async def handle(payload: bytes, context: _Context) -> bytes:
+        received_ns = now_ns()
+        remaining_s = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
+        try:
+            request = request_type()
+            try:
+                request.ParseFromString(payload)
+            except DecodeError as error:
+                raise InvalidInput(
+                    f"the request is not a valid {request_type.DESCRIPTOR.full_name}: {error}"
+                ) from error
+            deadline_ns = None if remaining_s is None else received_ns + int(remaining_s * 1e9)
+            response = await answer(request, CallInstants(received_ns, now_ns(), deadline_ns))
+            return response.SerializeToString()
+        except LockstepError as error:
+            await refuse(context, error)
+        except Exception:
+            request_id = _request_id(context)
+            _log.exception("%s failed unexpectedly, request id %s", name, request_id)
+            await context.abort(
+                grpc.StatusCode.INTERNAL,
+                f"internal error; the server's log tells more under request id {request_id}",
+                ((REQUEST_ID_KEY, request_id),),
+            )
+        raise AssertionError("abort raises")
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+async def refuse(context: _Context, error: LockstepError) -> None:
+    """End a call with an error's status; an overload carries the pause that the caller should make."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    if isinstance(error, Overloaded):
+        metadata = ((PUSHBACK_KEY, str(int(error.retry_after_s * 1000))),)
+    await context.abort(STATUS[type(error)], error.message, metadata)
+
+
+def _request_id(context: _Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str):
+            return value
+    return uuid.uuid4().hex

@@ -1,0 +1,183 @@
+"""Open Inference tensors <-> rows. Every mistake a caller can make with a tensor is found here and named.
+
+Checks come before allocation: a tensor's shape is the caller's claim, and only its bytes are believed.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos import open_inference_pb2 as oip
+from server.core.errors import InvalidInput
+from server.core.messages import Answer, Ids
+
+_LENGTH_PREFIX = struct.Struct("<I")
+_INTEGER_TENSORS = ("input_ids", "attention_mask", "lengths")
+
+OUTPUTS = ("probabilities", "label", "truncated")
+
+
+@dataclass(frozen=True, slots=True)
+class InputTensor:
+    """An input as it came: its claim, and its contents, raw or typed."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    raw: bytes | None
+    typed: oip.InferTensorContents
+
+
+def rows_of(request: oip.ModelInferRequest) -> Sequence[str] | Sequence[Ids]:
+    """Return the request's rows: texts, or ids that the caller tokenised. Raises `InvalidInput`."""
+    inputs = _inputs(request)
+    if "text" in inputs:
+        if len(inputs) > 1:
+            raise InvalidInput("send either text, or input_ids with attention_mask or lengths; not both")
+        return _texts(inputs["text"])
+    if "input_ids" in inputs:
+        return _id_rows(inputs)
+    raise InvalidInput(f"no input named text or input_ids among {sorted(inputs) or 'no inputs'}")
+
+
+def outputs_of(
+    request: oip.ModelInferRequest, labels: Sequence[str], answers: Sequence[Answer]
+) -> tuple[list[oip.ModelInferResponse.InferOutputTensor], list[bytes]]:
+    """Return the requested outputs (all, where none is named) and their raw contents, in the same order."""
+    wanted = [output.name for output in request.outputs] or list(OUTPUTS)
+    tensors, contents = [], []
+    for name in wanted:
+        datatype, shape, raw = _output(name, labels, answers)
+        tensors.append(oip.ModelInferResponse.InferOutputTensor(name=name, datatype=datatype, shape=shape))
+        contents.append(raw)
+    return tensors, contents
+
+
+def check_outputs(request: oip.ModelInferRequest) -> None:
+    """Raise `InvalidInput` where an output is asked for that does not exist, or twice."""
+    names = [output.name for output in request.outputs]
+    for name in names:
+        if name not in OUTPUTS:
+            raise InvalidInput(f"no output named {name!r}; there are {', '.join(OUTPUTS)}")
+    if len(set(names)) < len(names):
+        raise InvalidInput("an output is asked for twice")
+
+
+def _output(name: str, labels: Sequence[str], answers: Sequence[Answer]) -> tuple[str, list[int], bytes]:
+    rows = len(answers)
+    if name == "probabilities":
+        stacked = np.stack([answer.probabilities for answer in answers]).astype("<f4", copy=False)
+        return "FP32", [rows, len(labels)], stacked.tobytes()
+    if name == "label":
+        texts = [labels[int(answer.probabilities.argmax())].encode() for answer in answers]
+        return "BYTES", [rows], b"".join(_LENGTH_PREFIX.pack(len(text)) + text for text in texts)
+    return "BOOL", [rows], bytes(answer.encoding.truncated for answer in answers)
+
+
+def _inputs(request: oip.ModelInferRequest) -> dict[str, InputTensor]:
+    raws = request.raw_input_contents
+    if raws and len(raws) != len(request.inputs):
+        raise InvalidInput(f"{len(request.inputs)} inputs but {len(raws)} raw contents: send one for each")
+    inputs: dict[str, InputTensor] = {}
+    for index, tensor in enumerate(request.inputs):
+        if tensor.name in inputs:
+            raise InvalidInput(f"input {tensor.name!r} is there twice")
+        if tensor.name not in ("text", *_INTEGER_TENSORS):
+            known = ", ".join(("text", *_INTEGER_TENSORS))
+            raise InvalidInput(f"no input named {tensor.name!r}; there are {known}")
+        if raws and tensor.HasField("contents"):
+            raise InvalidInput(f"input {tensor.name!r} has raw and typed contents: send one of them")
+        if any(size < 0 for size in tensor.shape):
+            raise InvalidInput(f"input {tensor.name!r} has a negative size in its shape {list(tensor.shape)}")
+        raw = raws[index] if raws else None
+        inputs[tensor.name] = InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), raw, tensor.contents)
+    return inputs
+
+
+def _texts(tensor: InputTensor) -> list[str]:
+    if tensor.datatype != "BYTES":
+        raise InvalidInput(f"input text must be BYTES, not {tensor.datatype or 'without a datatype'}")
+    if len(tensor.shape) not in (1, 2) or (len(tensor.shape) == 2 and tensor.shape[1] != 1):
+        raise InvalidInput(f"input text must have the shape [n] or [n, 1], not {list(tensor.shape)}")
+    values = list(tensor.typed.bytes_contents) if tensor.raw is None else _split(tensor.raw)
+    if len(values) != tensor.shape[0]:
+        raise InvalidInput(f"input text has the shape {list(tensor.shape)} but holds {len(values)} texts")
+    return [_decode(value, row) for row, value in enumerate(values)]
+
+
+def _split(raw: bytes) -> list[bytes]:
+    """Split BYTES contents: each element is a little-endian u32 length and that many bytes."""
+    values: list[bytes] = []
+    offset = 0
+    while offset < len(raw):
+        if offset + _LENGTH_PREFIX.size > len(raw):
+            raise InvalidInput(f"input text ends within the length of element {len(values)}")
+        (size,) = _LENGTH_PREFIX.unpack_from(raw, offset)
+        offset += _LENGTH_PREFIX.size
+        if offset + size > len(raw):
+            raise InvalidInput(f"element {len(values)} of input text claims {size} bytes, {len(raw) - offset} are left")
+        values.append(raw[offset : offset + size])
+        offset += size
+    return values
+
+
+def _decode(value: bytes, row: int) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"row {row}: the text is not valid UTF-8 at byte {error.start}") from error
+
+
+def _id_rows(inputs: Mapping[str, InputTensor]) -> list[Ids]:
+    ids = _integers(inputs["input_ids"], dimensions=2)
+    rows, length = ids.shape
+    if "attention_mask" in inputs and "lengths" in inputs:
+        raise InvalidInput("send attention_mask or lengths, not both")
+    if "lengths" in inputs:
+        lengths = _integers(inputs["lengths"], dimensions=1)
+        if lengths.shape != (rows,):
+            raise InvalidInput(f"input lengths has the shape {list(lengths.shape)}, input_ids has {rows} rows")
+    elif "attention_mask" in inputs:
+        lengths = _lengths_of_mask(_integers(inputs["attention_mask"], dimensions=2), (rows, length))
+    else:
+        lengths = np.full(rows, length, dtype=np.int64)
+    for row in np.flatnonzero((lengths < 1) | (lengths > length))[:1]:
+        raise InvalidInput(f"row {row}: its length is {lengths[row]}, it must be 1 to {length}")
+    return [ids[row, : lengths[row]] for row in range(rows)]
+
+
+def _lengths_of_mask(mask: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
+    """Return each row's length int64[batch]; only right-padding masks have one."""
+    if mask.shape != shape:
+        raise InvalidInput(f"input attention_mask has the shape {list(mask.shape)}, input_ids {list(shape)}")
+    lengths: NDArray[np.int64] = (mask != 0).sum(axis=1)
+    expected = np.arange(shape[1])[None, :] < lengths[:, None]
+    for row in np.flatnonzero((mask != expected).any(axis=1))[:1]:
+        raise InvalidInput(f"row {row}: attention_mask must be ones, then zeros: rows are padded on the right")
+    return lengths
+
+
+def _integers(tensor: InputTensor, *, dimensions: int) -> NDArray[np.int64]:
+    if tensor.datatype != "INT64":
+        raise InvalidInput(f"input {tensor.name} must be INT64, not {tensor.datatype or 'without a datatype'}")
+    if len(tensor.shape) != dimensions:
+        raise InvalidInput(f"input {tensor.name} must have {dimensions} dimensions, not {list(tensor.shape)}")
+    count = math.prod(tensor.shape)  # Python integers: it cannot overflow
+    if tensor.raw is None:
+        values = np.array(tensor.typed.int64_contents, dtype=np.int64)
+        if len(values) != count:
+            raise InvalidInput(f"input {tensor.name} has the shape {list(tensor.shape)} but {len(values)} values came")
+    else:
+        if len(tensor.raw) != count * 8:
+            raise InvalidInput(
+                f"input {tensor.name} has the shape {list(tensor.shape)}, which is {count * 8} bytes, "
+                f"but {len(tensor.raw)} bytes came"
+            )
+        values = np.frombuffer(tensor.raw, dtype="<i8")
+    return values.reshape(tensor.shape)

@@ -1,0 +1,35 @@
+"""The HTTP port: metrics, liveness, readiness."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from server.gateway import Gateway
+
+
+def application(gateway: Gateway, registry: CollectorRegistry) -> web.Application:
+    """Return the application; `/readyz` answers 200 when every accepted model has a ready backend."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+    async def healthz(request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(request: web.Request) -> web.Response:
+        lines = []
+        for name, served in sorted(gateway.models.items()):
+            for backend in served.batcher.backends:
+                lines.append(f"{name}@{backend.name}: {': '.join(filter(None, [backend.state, backend.reason]))}")
+        for refused in gateway.refused.values():
+            lines.append(f"{refused.name}: refused: {refused.reason}")
+        ready = gateway.ready
+        text = "\n".join(["ready" if ready else "not ready", *lines]) + "\n"
+        return web.Response(text=text, status=200 if ready else 503)
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    return app
