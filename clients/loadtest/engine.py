@@ -1,0 +1,169 @@
+"""Sends one leg's calls on the running event loop. Owns when calls start and what they are charged.
+
+Its clock is the loop's: tests run it on a loop whose time is virtual.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from clients.client import classify_request, served_name
+from clients.errors import CallError
+from clients.loadtest.plan import FREE, Leg, LoadPlan, arrival_offsets
+from clients.loadtest.tally import Tally
+from clients.loadtest.texts import Texts
+from clients.transport import Transport
+from protos import sentiment_pb2 as wire
+
+MOST_IN_FLIGHT: Final = 10_000
+"""An open loop against a server that stands still must not eat the machine; what is over it is counted."""
+
+FAILURE_PAUSE_S: Final = 0.05
+"""How long a caller of the closed loop waits after a failure that names no pushback, lest it spin."""
+
+
+@dataclass(frozen=True, slots=True)
+class LegResult:
+    """What one leg saw; `interrupted` where it was cancelled before its end."""
+
+    tally: Tally
+    interrupted: bool
+
+
+async def run_leg(plan: LoadPlan, leg: Leg, transport: Transport, texts: Texts) -> LegResult:
+    """Run one leg and wait for its last answer.
+
+    Cancelling it ends the leg early: what was measured so far is returned, what was in flight is not counted.
+    """
+    loop = asyncio.get_running_loop()
+    begin_s = loop.time()
+    run = _Leg(
+        plan=plan,
+        transport=transport,
+        requests=_requests(plan, leg, texts),
+        begin_s=begin_s,
+        start_s=begin_s + leg.warmup_s,
+        end_s=begin_s + leg.warmup_s + leg.window_s,
+        calls_left=leg.calls,
+    )
+    cpu_s, wall_s = time.process_time(), time.monotonic()
+    interrupted = False
+    try:
+        if plan.mode == "open":
+            await run.open(leg)
+        else:
+            await run.closed()
+    except asyncio.CancelledError:
+        interrupted = True
+        run.end_s = min(run.end_s, loop.time())
+        if (task := asyncio.current_task()) is not None:
+            task.uncancel()
+    tally = run.tally
+    tally.generator_cpu_s = time.process_time() - cpu_s
+    tally.generator_wall_s = time.monotonic() - wall_s
+    tally.window_s = max(0.0, run.end_s - run.start_s)
+    tally.completed_rows = sum(rows for at_s, rows in run.completions if run.start_s <= at_s < run.end_s)
+    return LegResult(tally, interrupted)
+
+
+def _requests(plan: LoadPlan, leg: Leg, texts: Texts) -> Iterator[wire.ClassifyRequest]:
+    drawn = texts.draw(random.Random(leg.seed))
+    name = served_name(plan.model, None if leg.backend == FREE else leg.backend)
+    while True:
+        batch = list(islice(drawn, plan.texts_per_call))
+        yield classify_request(batch, name=name, truncate=plan.truncate)
+
+
+@dataclass(slots=True)
+class _Leg:
+    """A leg under way. Instants are the loop's, seconds."""
+
+    plan: LoadPlan
+    transport: Transport
+    requests: Iterator[wire.ClassifyRequest]
+    begin_s: float
+    start_s: float  # of the measured window
+    end_s: float  # of the measured window; comes nearer when the calls run out
+    calls_left: int | None
+    tally: Tally = field(default_factory=Tally)
+    warmup: Tally = field(default_factory=Tally)  # read like the other, and then thrown away
+    completions: list[tuple[float, int]] = field(default_factory=list)  # (instant, rows)
+
+    async def open(self, leg: Leg) -> None:
+        """Start each call when it is due, whatever became of those before."""
+        now = asyncio.get_running_loop().time
+        assert self.plan.rate is not None
+        in_flight = 0
+
+        async def send(due_s: float, request: wire.ClassifyRequest) -> None:
+            nonlocal in_flight
+            try:
+                await self._send(due_s, request)
+            finally:
+                in_flight -= 1
+
+        # Not the generator of the texts: the same arrivals whatever the texts, and the reverse.
+        rng = random.Random(f"arrivals {leg.seed}")
+        calls_per_s = self.plan.rate / self.plan.texts_per_call
+        async with asyncio.TaskGroup() as calls:
+            for offset_s in arrival_offsets(self.plan.arrivals, calls_per_s, rng):
+                due_s = self.begin_s + offset_s
+                request = next(self.requests)
+                if not self._admit(due_s):
+                    return
+                # Also when late: answers must be read between two sendings.
+                await asyncio.sleep(max(0.0, due_s - now()))
+                if in_flight < MOST_IN_FLIGHT:
+                    in_flight += 1
+                    calls.create_task(send(due_s, request))
+                elif due_s >= self.start_s:
+                    self.tally.refuse(len(request.texts))
+
+    async def closed(self) -> None:
+        """Keep `concurrency` callers busy until the window ends."""
+        now = asyncio.get_running_loop().time
+
+        async def caller() -> None:
+            while True:
+                due_s = now()
+                request = next(self.requests)
+                if not self._admit(due_s):
+                    return
+                error = await self._send(due_s, request)
+                if error is not None:
+                    await asyncio.sleep(max(FAILURE_PAUSE_S, error.pushback_s or 0.0))
+
+        async with asyncio.TaskGroup() as callers:
+            for _ in range(self.plan.concurrency):
+                callers.create_task(caller())
+
+    def _admit(self, due_s: float) -> bool:
+        """Whether a call due now belongs to the leg; the first that does not ends the window."""
+        if due_s >= self.end_s:
+            return False
+        if due_s >= self.start_s and self.calls_left is not None:
+            if self.calls_left == 0:
+                self.end_s = due_s
+                return False
+            self.calls_left -= 1
+        return True
+
+    async def _send(self, due_s: float, request: wire.ClassifyRequest) -> CallError | None:
+        now = asyncio.get_running_loop().time
+        rows = len(request.texts)
+        tally = self.tally if due_s >= self.start_s else self.warmup
+        tally.offer(rows, lag_s=now() - due_s)
+        try:
+            response = await self.transport.classify(request, timeout_s=self.plan.timeout_s)
+        except CallError as error:
+            tally.fail(rows, error.code.name)
+            return error
+        answered_s = now()
+        self.completions.append((answered_s, tally.answer(response, latency_s=answered_s - due_s)))
+        return None

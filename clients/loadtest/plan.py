@@ -1,0 +1,117 @@
+"""What to send, when, to whom: data and pure arithmetic. Knows neither a clock nor a wire."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Mode = Literal["closed", "open"]
+Arrivals = Literal["poisson", "constant"]
+
+FREE: Final = "free"
+"""In place of a backend's name: rows that are pinned to none, so that the server chooses."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """A load test of one model. Whole at construction; raises `ValueError` naming what is wrong.
+
+    `closed`: `concurrency` callers, each sending its next call when the last is answered. It finds
+    throughput; its latency is that of a full house.
+    `open`: calls start at `rate` whether or not the server keeps up, and their latency counts from the
+    instant they were meant to start: a server that stalls is charged for everyone who queued.
+    """
+
+    model: str
+    address: str = "127.0.0.1:8001"
+    backends: tuple[str, ...] = ()  # empty: every one the server lists; `free`: unpinned rows
+    mode: Mode = "closed"
+    arrivals: Arrivals = "poisson"  # of the open loop
+    concurrency: int = 32  # callers of the closed loop
+    rate: float | None = None  # rows a second of the open loop
+    seconds: float = 10.0  # measured for each backend, all its rounds together
+    rows: int | None = None  # measured for each backend at most
+    rounds: int = 3
+    warmup_s: float = 1.0  # before the measured part of each round, at the same load
+    texts_per_call: int = 1
+    truncate: bool = True
+    timeout_s: float = 10.0  # deadline of each call
+    seed: int = 0
+    texts: str | None = None  # a file of texts; None: the built-in sample
+    http: str | None = None  # host:port of the metrics; None: 127.0.0.1:8002 if it answers
+
+    def __post_init__(self) -> None:
+        positive = {
+            "concurrency": self.concurrency,
+            "seconds": self.seconds,
+            "rounds": self.rounds,
+            "texts_per_call": self.texts_per_call,
+            "timeout_s": self.timeout_s,
+        }
+        for name, value in positive.items():
+            if value <= 0:
+                raise ValueError(f"{name} is {value}, and must be positive")
+        if self.rows is not None and self.rows < self.rounds * self.texts_per_call:
+            raise ValueError(
+                f"rows is {self.rows}: {self.rounds} rounds of {self.texts_per_call} texts a call need "
+                f"{self.rounds * self.texts_per_call} at least"
+            )
+        if self.warmup_s < 0:
+            raise ValueError(f"warmup_s is {self.warmup_s}, and must not be negative")
+        if self.mode == "open" and (self.rate is None or self.rate <= 0):
+            raise ValueError("an open loop needs a rate (rows a second) above 0")
+        if self.mode == "closed" and self.rate is not None:
+            raise ValueError("a closed loop has no rate: it goes as fast as the answers come")
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One backend's part of one round."""
+
+    backend: str
+    round: int  # from 0
+    warmup_s: float
+    window_s: float  # how long it is measured
+    calls: int | None  # how many calls are measured at most
+    seed: int  # of its texts and arrivals: the same for every backend of a round
+
+
+def legs(plan: LoadPlan, backends: Sequence[str]) -> tuple[Leg, ...]:
+    """Interleave the backends: each round visits all, each starting one further on.
+
+    So a machine that warms up, throttles or is shared changes all backends alike, and none is
+    always first. Every backend of a round gets the same texts at the same instants.
+    """
+    window_s = plan.seconds / plan.rounds
+    calls = None if plan.rows is None else round(plan.rows / plan.rounds / plan.texts_per_call)
+    return tuple(
+        Leg(
+            backend=backends[(turn + number) % len(backends)],
+            round=number,
+            warmup_s=plan.warmup_s,
+            window_s=window_s,
+            calls=calls,
+            seed=plan.seed + number,
+        )
+        for number in range(plan.rounds)
+        for turn in range(len(backends))
+    )
+
+
+def arrival_offsets(arrivals: Arrivals, calls_per_s: float, rng: random.Random) -> Iterator[float]:
+    """Yield when each call is meant to start, seconds from the leg's start, without end.
+
+    `constant` leaves 1 / rate between calls; `poisson` leaves exponential gaps of that mean, as many
+    independent callers together would.
+    """
+    if arrivals == "constant":
+        number = 0
+        while True:
+            yield number / calls_per_s
+            number += 1
+    offset_s = 0.0
+    while True:
+        offset_s += rng.expovariate(calls_per_s)
+        yield offset_s

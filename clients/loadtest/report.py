@@ -1,0 +1,261 @@
+"""What a load test found: frozen data, its JSON, and how it is computed from tallies. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from clients.loadtest.document import DocumentInvalid, from_document, to_document
+from clients.loadtest.latency import Latencies
+from clients.loadtest.plan import LoadPlan
+from clients.loadtest.tally import Tally, length_label
+from clients.results import ModelStatistics
+
+FORMAT: Final = 1
+"""Of the JSON file; a reader refuses another."""
+
+BUSY_CPU_SHARE: Final = 0.85
+"""Of one core: above it the generator, which has one event loop, was likely what was measured."""
+
+LATE_SHARE: Final = 0.10
+LATE_MS: Final = 1.0
+"""Sending late by more than both (a tenth of the p99 latency; 1 ms) says more of the generator than the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """Of calls answered without error, milliseconds; `histogram` holds all of it (HdrHistogram V2, base64)."""
+
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+    histogram: str
+
+    @classmethod
+    def of(cls, latencies: Latencies) -> LatencySummary:
+        """Summarise; zeros where nothing was recorded."""
+        p50, p90, p95, p99, p999 = latencies.percentiles_ms([50, 90, 95, 99, 99.9])
+        return cls(len(latencies), latencies.mean_ms, p50, p90, p95, p99, p999, latencies.max_ms, latencies.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class LengthReport:
+    """Latency (ms) of the texts of one bucket of lengths (tokens)."""
+
+    tokens: str  # "17-32"
+    rows: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundReport:
+    """One round of one backend: how much rounds differ is how far the whole can be trusted."""
+
+    round: int
+    offered_rows_per_s: float
+    achieved_rows_per_s: float
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerView:
+    """What the server's own statistics added up to, warm-up and other callers included."""
+
+    rows: int
+    batches: int
+    calls: int
+    failed_calls: int
+    mean_batch_rows: float | None  # None: no batch was counted
+    mean_call_ms: float
+    mean_queue_ms: float
+    mean_compute_ms: float
+
+    @classmethod
+    def of(cls, added: Sequence[ModelStatistics]) -> ServerView:
+        """Add up what the statistics gained in each leg."""
+        rows, batches = sum(s.rows for s in added), sum(s.batches for s in added)
+        success = sum(s.success.count for s in added)
+
+        def mean_ms(total_ns: int) -> float:
+            return total_ns / success / 1e6 if success else 0.0
+
+        return cls(
+            rows=rows,
+            batches=batches,
+            calls=success,
+            failed_calls=sum(s.fail.count for s in added),
+            mean_batch_rows=rows / batches if batches else None,
+            mean_call_ms=mean_ms(sum(s.success.ns for s in added)),
+            mean_queue_ms=mean_ms(sum(s.queue.ns for s in added)),
+            mean_compute_ms=mean_ms(sum(s.compute_infer.ns for s in added)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BackendReport:
+    """One backend of the model under the plan's load."""
+
+    backend: str
+    threads: int | None  # None: the server did not tell
+    window_s: float  # measured, all rounds together
+    rows: int  # answered
+    calls: int  # answered
+    errors: dict[str, int]  # rows by status
+    offered_rows_per_s: float  # meant to start inside the window
+    achieved_rows_per_s: float  # answered inside the window
+    latency: LatencySummary
+    send_lag: LatencySummary
+    mean_batch_rows: float | None  # of the batches that held our rows; None: no row was answered
+    mean_tokens: float | None
+    padding_ratio: float | None  # padded tokens / tokens; 1.0: no padding
+    truncated_rows: int
+    phases_ms: dict[str, float]  # mean of each phase, by the server's clock
+    by_length: tuple[LengthReport, ...]
+    rounds: tuple[RoundReport, ...]
+    generator_cpu_share: float  # of one core
+    server: ServerView | None  # None: the server keeps no statistics
+
+    @property
+    def failed_rows(self) -> int:
+        """Rows without an answer."""
+        return sum(self.errors.values())
+
+    @classmethod
+    def of(
+        cls, backend: str, legs: Sequence[tuple[int, Tally]], *, threads: int | None, server: ServerView | None
+    ) -> BackendReport:
+        """Add up the legs, which are (round, tally)."""
+        total = Tally()
+        for _, tally in legs:
+            total.add(tally)
+        rows = total.rows
+        return cls(
+            backend=backend,
+            threads=threads,
+            window_s=total.window_s,
+            rows=rows,
+            calls=total.calls,
+            errors=dict(sorted(total.errors.items())),
+            offered_rows_per_s=_rate(total.offered_rows, total.window_s),
+            achieved_rows_per_s=_rate(total.completed_rows, total.window_s),
+            latency=LatencySummary.of(total.latency),
+            send_lag=LatencySummary.of(total.send_lag),
+            mean_batch_rows=rows / total.batches if total.batches else None,
+            mean_tokens=total.tokens / rows if rows else None,
+            padding_ratio=total.padded_tokens / total.tokens if total.tokens else None,
+            truncated_rows=total.truncated_rows,
+            phases_ms={phase: us / rows / 1000 if rows else 0.0 for phase, us in total.phases_us.items()},
+            by_length=tuple(
+                LengthReport(length_label(bucket), len(found), *found.percentiles_ms([50, 90, 99]))
+                for bucket, found in sorted(total.by_length.items())
+            ),
+            rounds=tuple(
+                RoundReport(
+                    number,
+                    _rate(tally.offered_rows, tally.window_s),
+                    _rate(tally.completed_rows, tally.window_s),
+                    *tally.latency.percentiles_ms([50, 99]),
+                )
+                for number, tally in legs
+            ),
+            generator_cpu_share=_rate(total.generator_cpu_s, total.generator_wall_s),
+            server=server,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """A load test of one model: its plan, where it ran, and every backend's numbers."""
+
+    format: int
+    plan: LoadPlan
+    server: str  # name and version, as it says
+    version: str  # of the model
+    started_at: str  # ISO 8601, UTC
+    cores: int  # of the machine that generated the load
+    texts: str  # where they came from
+    text_count: int
+    backends: tuple[BackendReport, ...]
+    warnings: tuple[str, ...]
+    interrupted: bool
+
+    def to_json(self) -> str:
+        """Return the report as JSON."""
+        return json.dumps(to_document(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> LoadReport:
+        """Read what `to_json` wrote; raises `DocumentInvalid`."""
+        return _read_report(json.loads(text))
+
+
+def warnings_of(backends: Sequence[BackendReport]) -> tuple[str, ...]:
+    """Say what a reader must know before believing the numbers."""
+    found: list[str] = []
+    for backend in backends:
+        if backend.generator_cpu_share > BUSY_CPU_SHARE:
+            found.append(
+                f"{backend.backend}: the load generator used {backend.generator_cpu_share:.0%} of a core: "
+                "it was likely the bottleneck"
+            )
+        lag_ms = backend.send_lag.p99_ms
+        if lag_ms > max(LATE_MS, LATE_SHARE * backend.latency.p99_ms):
+            found.append(
+                f"{backend.backend}: calls left up to {lag_ms:.1f} ms late (p99; longest "
+                f"{backend.send_lag.max_ms:.1f} ms), which their latency includes: the generator lacked CPU"
+            )
+        if backend.failed_rows:
+            found.append(
+                f"{backend.backend}: {backend.failed_rows} rows failed and are in no percentile: "
+                + ", ".join(f"{status} {rows}" for status, rows in backend.errors.items())
+            )
+    budgets = {backend.backend: backend.threads for backend in backends}
+    known = {threads for threads in budgets.values() if threads is not None}
+    if len(known) > 1:
+        found.append(f"thread budgets differ, so backends do not compare: {_listed(budgets)}")
+    elif len(budgets) > 1 and None in budgets.values():
+        found.append(f"thread budgets could not be checked: {_listed(budgets)}")
+    return tuple(found)
+
+
+def write_reports(path: Path, reports: Sequence[LoadReport]) -> None:
+    """Write reports as one JSON file, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"format": FORMAT, "reports": [to_document(report) for report in reports]}
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def read_reports(path: Path) -> tuple[LoadReport, ...]:
+    """Read what `write_reports` wrote; raises `DocumentInvalid` or `OSError`."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DocumentInvalid(f"{path}: {error}") from error
+    if not isinstance(document, dict) or not isinstance(document.get("reports"), list):
+        raise DocumentInvalid(f'{path}: no list under "reports"')
+    return tuple(_read_report(report) for report in document["reports"])
+
+
+def _read_report(document: object) -> LoadReport:
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise DocumentInvalid(f"not a load report of format {FORMAT}")
+    return from_document(LoadReport, document)
+
+
+def _rate(amount: float, seconds: float) -> float:
+    return amount / seconds if seconds > 0 else 0.0
+
+
+def _listed(budgets: Mapping[str, int | None]) -> str:
+    return ", ".join(f"{name} {'unknown' if count is None else count}" for name, count in budgets.items())
