@@ -1,0 +1,187 @@
+"""What crosses the border between an export and the processes that do its work: requests and results.
+
+Typed models that travel as JSON. Knows no framework; the registry names each framework's file, and a
+job process alone imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from exporters.source import Framework
+
+INPUT_IDS = "input_ids"
+ATTENTION_MASK = "attention_mask"
+LENGTHS = "lengths"
+INPUT_NAMES = (INPUT_IDS, ATTENTION_MASK, LENGTHS)
+LOGITS = "logits"
+
+SAVED_MODEL_SIGNATURE = "serving_default"
+
+Ids = NDArray[np.int64]  # int64[batch, length]
+Lengths = NDArray[np.int64]  # int64[batch]
+Outputs = NDArray[np.float32]  # float32[batch, labels]
+Say = Callable[[str], None]
+"""Told in a few words what is done now; never blocks for long."""
+
+OPENERS: Mapping[Framework, str] = {
+    Framework.TORCH: "exporters.torch_source:open_source",
+    Framework.KERAS: "exporters.keras_source:open_source",
+    Framework.TF2: "exporters.tf2_source:open_source",
+}
+"""Framework -> `module:function` that opens a source of it: (SourceFiles) -> OpenedSource."""
+
+CONVERTERS: Mapping[tuple[Framework, str], str] = {
+    (Framework.TORCH, "onnx"): "exporters.torch2onnx:convert",
+    (Framework.KERAS, "onnx"): "exporters.keras2onnx:convert",
+    (Framework.KERAS, "saved_model"): "exporters.keras2savedmodel:convert",
+    (Framework.TF2, "onnx"): "exporters.tf22onnx:convert",
+    (Framework.TF2, "saved_model"): "exporters.tf22savedmodel:convert",
+}
+"""(framework, artifact) -> `module:function` that converts: (SourceFiles, folder, say) -> Conversion."""
+
+RUNTIMES: Mapping[str, Literal["onnxruntime", "tensorflow"]] = {
+    "onnx": "onnxruntime",
+    "saved_model": "tensorflow",
+}
+"""Artifact -> the runtime that serves it."""
+
+
+class ExportError(Exception):
+    """The export cannot be done; the message says what is wrong and what to do. Root of the exporters' errors.
+
+    ::
+
+        ExportError
+        ├── SourceError      the source cannot be opened or run
+        └── ConversionError  the source is fine, but this artifact cannot be made of it
+    """
+
+
+class SourceError(ExportError):
+    """The source cannot be opened or run: a file, its weights or its code is at fault."""
+
+
+class ConversionError(ExportError):
+    """The artifact cannot be made of the source; other artifacts may be."""
+
+
+class Status(StrEnum):
+    """How an artifact came out."""
+
+    FUSED = "fused"  # its recurrence is ONNX's fused operator
+    EXACT = "exact"  # the framework's own graph, or one without recurrence
+    LOOP = "loop"  # right, but its recurrence is a Loop or Scan: slower
+    REFUSED = "refused"
+
+
+class Strict(BaseModel):
+    """Base of what crosses the border: immutable, no unknown field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceFiles(Strict):
+    """A source by its absolute paths, ready to be opened by a process that starts anywhere."""
+
+    name: str
+    framework: Framework
+    weights: Path
+    build: str | None
+    python_path: tuple[Path, ...]  # searched for `build`'s package, after everything installed
+    labels: int
+    output: Literal["logits", "probabilities"]
+    activation: Literal["softmax", "sigmoid"]
+    pad_id: int
+    max_tokens: int
+
+
+class Conversion(Strict):
+    """An artifact as it was written: where, what it is fed, what it answers."""
+
+    path: str  # of the file or folder that the runtime loads, relative to the artifact's folder
+    inputs: tuple[str, ...]  # of INPUT_NAMES, each int64 and named so in the artifact; input_ids first
+    output: Literal["logits", "probabilities"]
+    activation: Literal["softmax", "sigmoid"]
+    method: str
+    status: Status
+    recurrent_ops: dict[str, int] = {}
+    notes: tuple[str, ...] = ()  # what a person should know, e.g. why a recurrence is not fused
+    versions: dict[str, str]  # package -> version
+
+
+class ConvertJob(Strict):
+    """Convert `source` into one artifact below `folder`, which exists and is empty."""
+
+    job: Literal["convert"] = "convert"
+    source: SourceFiles
+    artifact: str
+    folder: Path
+    threads: int
+
+
+class ReferenceJob(Strict):
+    """Compute the source's own outputs for rows of ids, each alone and unpadded."""
+
+    job: Literal["reference"] = "reference"
+    source: SourceFiles
+    rows: Path  # .npz: ids int64[sum of lengths], lengths int64[rows]
+    timing: Path  # .npz: b1_t32 int64[1, 32] and b32_t64 int64[32, 64]; an absent one is not timed
+    outputs: Path  # .npz to write: outputs float32[rows, labels]
+    threads: int
+
+
+class Reference(Strict):
+    """What the source itself answered beside the outputs."""
+
+    padding_invariance: float | None  # largest |row in a padded batch - row alone|; None: it failed in batches
+    cpu_ms_b1_t32: float | None
+    cpu_ms_b32_t64: float | None
+    versions: dict[str, str]
+
+
+class OpenedSource(Protocol):
+    """A source in its own framework, in inference mode."""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The framework's packages and versions."""
+        ...
+
+    def outputs(self, ids: Ids, lengths: Lengths) -> Outputs:
+        """Return float32[batch, labels]: what the artifact must answer for these rows."""
+        ...
+
+
+def resolve(target: str) -> Any:
+    """Import `module:name`, one of the names in the registries above."""
+    import importlib
+
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def is_single_column(columns: int, files: SourceFiles) -> bool:
+    """Return whether a source's single sigmoid column must become two labels.
+
+    One column p or z becomes [1 - p, p] or [0, z]: softmax([0, z]) = [1 - sigmoid(z), sigmoid(z)].
+    Raises `SourceError` where the columns fit neither way.
+    """
+    if columns == files.labels:
+        return False
+    if columns == 1 and files.labels == 2 and files.activation == "sigmoid":
+        return True
+    hint = " (for a single sigmoid column, say activation sigmoid and name two labels)" if columns == 1 else ""
+    raise SourceError(f"the source answers {columns} columns of {files.output} for {files.labels} labels{hint}")
+
+
+def activation_of(columns: int, files: SourceFiles) -> Literal["softmax", "sigmoid"]:
+    """Return what turns the artifact's logits into probabilities."""
+    return "softmax" if is_single_column(columns, files) else files.activation

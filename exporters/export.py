@@ -1,0 +1,613 @@
+"""The whole way of a source: converted, verified, published, or refused with the reason.
+
+Composes the other files of this package; each conversion and the source's own run have a process each.
+`export_model` is the plain entry; `export_model_async` shares its process slots with other exports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from exporters import gate, held_out, processes
+from exporters.conversion import (
+    ATTENTION_MASK,
+    CONVERTERS,
+    INPUT_IDS,
+    LENGTHS,
+    LOGITS,
+    RUNTIMES,
+    Conversion,
+    ConversionError,
+    ConvertJob,
+    ExportError,
+    Reference,
+    ReferenceJob,
+    SourceError,
+    SourceFiles,
+    Status,
+)
+from exporters.held_out import HeldOut
+from exporters.parity import Accuracy, Refusal, accuracy
+from exporters.publish import (
+    TOKENIZER_FILE,
+    check_name,
+    checksums,
+    fingerprint,
+    latest,
+    publish,
+    staging,
+)
+from exporters.source import Description
+from server.core.artifact import ArtifactSpec, Budget, TensorSpec
+from server.repository.catalog import PublishedModel
+from server.repository.manifest import Artifact, Inputs, Manifest, Parity, Source, Tensor
+from server.runtimes.registry import ADAPTERS
+from server.text.encoder import TextEncoder
+
+JOB_TIMEOUT_S = 1800.0
+"""Of one conversion, or of the source's run over the held-out rows."""
+
+DEFAULT_MAX_TOKENS = 512
+"""Where neither the description, the tokenizer nor the config says one."""
+
+_PAD_TOKENS = ("[PAD]", "<pad>", "<PAD>", "<|pad|>")
+
+Outcome = Literal["published", "unchanged", "refused", "verified"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What an export does now."""
+
+    model: str
+    artifact: str | None  # None: the source itself
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactReport:
+    """One artifact asked for: how it came out, and its figures where it was measured."""
+
+    artifact: str
+    status: Status
+    reason: str | None  # of a refusal; of a loop: why it is not fused, where that is known
+    method: str | None
+    recurrent_ops: dict[str, int]
+    max_abs_diff: float | None
+    padding_invariance: float | None
+    accuracy: float | None
+    source_accuracy: float | None
+    accuracy_sentences: float | None
+    source_accuracy_sentences: float | None
+    bytes: int | None
+    seconds: float  # conversion and verification
+    cpu_ms_b1_t32: float | None
+    cpu_ms_b32_t64: float | None
+    source_cpu_ms_b1_t32: float | None
+    source_cpu_ms_b32_t64: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """One model's export."""
+
+    model: str
+    framework: str
+    layer: str
+    outcome: Outcome  # verified: a dry run, something could be published
+    version: int | None
+    artifacts: tuple[ArtifactReport, ...]
+    seconds: float
+
+    @property
+    def refused(self) -> tuple[ArtifactReport, ...]:
+        """The artifacts that were refused."""
+        return tuple(report for report in self.artifacts if report.status is Status.REFUSED)
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def export_model(
+    description: Description,
+    folder: Path,
+    *,
+    artifacts: Sequence[str],
+    verify_with: Path,
+    repository: Path,
+    threads: int = 1,
+    parallel: int = 2,
+    dry_run: bool = False,
+    on_progress: OnProgress | None = None,
+) -> ExportReport:
+    """Export a source into the artifacts asked for; blocks until it is published, refused or unchanged.
+
+    `folder` is what the description's paths are relative to; `verify_with` the held-out texts; `threads`
+    the budget of each process and `parallel` how many work at once. Raises `ExportError` where nothing
+    could be tried: a missing file, weights that do not load, a repository that cannot be written. An
+    artifact that cannot be made or is wrong is not an error: its report says refused.
+    """
+    return asyncio.run(
+        export_model_async(
+            description,
+            folder,
+            artifacts=artifacts,
+            verify_with=verify_with,
+            repository=repository,
+            threads=threads,
+            slots=asyncio.Semaphore(parallel),
+            dry_run=dry_run,
+            on_progress=on_progress,
+        )
+    )
+
+
+async def export_model_async(
+    description: Description,
+    folder: Path,
+    *,
+    artifacts: Sequence[str],
+    verify_with: Path,
+    repository: Path,
+    threads: int = 1,
+    slots: asyncio.Semaphore,
+    dry_run: bool = False,
+    on_progress: OnProgress | None = None,
+) -> ExportReport:
+    """As `export_model`; at most as many processes work at once as `slots` has, over all who share it."""
+    export = _Export(
+        description=description,
+        repository=repository,
+        threads=threads,
+        slots=slots,
+        on_progress=on_progress or (lambda progress: None),
+    )
+    return await export.run(Path(os.path.abspath(folder)), tuple(dict.fromkeys(artifacts)), verify_with, dry_run)
+
+
+def possible_artifacts(description: Description) -> tuple[str, ...]:
+    """Return the artifacts that a source of this framework can become."""
+    return tuple(kind for framework, kind in CONVERTERS if framework is description.framework)
+
+
+@dataclass(frozen=True, slots=True)
+class _Converted:
+    conversion: Conversion
+    parity: Parity
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """One artifact's: what was made of it, or why not."""
+
+    kind: str
+    made: _Converted | Refusal
+    conversion: Conversion | None  # also of one that the gate refused
+    bytes: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Export:
+    """One model on its way."""
+
+    description: Description
+    repository: Path
+    threads: int
+    slots: asyncio.Semaphore
+    on_progress: OnProgress
+
+    async def run(self, folder: Path, artifacts: tuple[str, ...], verify_with: Path, dry_run: bool) -> ExportReport:
+        started = time.monotonic()
+        self._check(artifacts)
+        tokenizer = _existing(folder / self.description.tokenizer, "tokenizer")
+        weights = _weights(folder / self.description.weights)
+        max_tokens = self.description.max_tokens or _max_tokens(tokenizer, folder)
+        sha256 = self._fingerprint(folder, tokenizer, weights, max_tokens)
+        published = latest(self.repository, self.description.name)
+        same = published if published and published.manifest.source.sha256 == sha256 else None
+        if same is not None and not dry_run and set(artifacts) <= _kinds(same):
+            self._say(None, f"unchanged since version {same.manifest.version}")
+            return self._unchanged(same, artifacts, time.monotonic() - started)
+        try:
+            encoder = TextEncoder.from_file(tokenizer, max_tokens)
+        except ValueError as error:
+            raise SourceError(str(error)) from error
+        texts = held_out.read(verify_with, encoder, self.description.labels)
+        files = self._source_files(folder, tokenizer, max_tokens)
+        with staging(self.repository) as staged, tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
+            work = Path(scratch)
+            reference, expected, outcomes = await self._convert_and_verify(
+                files, artifacts, texts, encoder.vocabulary, staged, work
+            )
+            passed = [outcome for outcome in outcomes if isinstance(outcome.made, _Converted)]
+            of_source = accuracy(expected.rows, texts.labels, texts.sentences)
+            version: int | None = None
+            result: Outcome = "refused"
+            if passed and dry_run:
+                result = "verified"
+            elif passed and same is not None and {outcome.kind for outcome in passed} <= _kinds(same):
+                version, result = same.manifest.version, "unchanged"
+            elif passed:
+                manifest = self._manifest(outcomes, files, encoder, reference, of_source, sha256, staged, tokenizer)
+                version = publish(staged, self.repository, manifest, carried=same).version
+                result = "published"
+                self._say(None, f"published as version {version}")
+        return ExportReport(
+            model=self.description.name,
+            framework=self.description.framework.value,
+            layer=self.description.layer,
+            outcome=result,
+            version=version,
+            artifacts=tuple(_report(outcome, reference, of_source) for outcome in outcomes),
+            seconds=time.monotonic() - started,
+        )
+
+    async def _convert_and_verify(
+        self,
+        files: SourceFiles,
+        artifacts: tuple[str, ...],
+        texts: HeldOut,
+        vocabulary: int,
+        staged: Path,
+        work: Path,
+    ) -> tuple[Reference, gate.Expected, list[_Outcome]]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                referring = group.create_task(self._refer(files, texts, work))
+                converting = [
+                    group.create_task(self._convert(kind, files, texts, vocabulary, staged, work, referring))
+                    for kind in artifacts
+                ]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # the first; the others were ended because of it
+        reference, expected = referring.result()
+        return reference, expected, [task.result() for task in converting]
+
+    async def _refer(self, files: SourceFiles, texts: HeldOut, work: Path) -> tuple[Reference, gate.Expected]:
+        """Have the source itself answer every row."""
+        rows = (*texts.grid, *texts.rows)
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        job = ReferenceJob(
+            source=files,
+            rows=work / "rows.npz",
+            timing=work / "timing.npz",
+            outputs=work / "outputs.npz",
+            threads=self.threads,
+        )
+        np.savez(job.rows, ids=np.concatenate(rows), lengths=lengths)
+        shapes = {
+            name: texts.batch(*shape) for name, shape in gate.TIMED_SHAPES.items() if shape[1] <= files.max_tokens
+        }
+        np.savez(job.timing, **cast(dict[str, Any], shapes))
+        try:
+            async with self.slots:
+                answer = await processes.run(
+                    job,
+                    threads=self.threads,
+                    timeout_s=JOB_TIMEOUT_S,
+                    log=work / "reference.log",
+                    say=lambda text: self._say(None, text),
+                )
+        except ConversionError as error:  # of a reference job: there is nothing to compare with
+            raise SourceError(f"the source cannot be run: {error}") from error
+        reference = Reference.model_validate(answer)
+        with np.load(job.outputs, allow_pickle=False) as stored:
+            outputs = stored["outputs"]
+        if not np.isfinite(outputs).all():
+            raise SourceError("the source itself answers NaN or Inf on held-out rows")
+        split = len(texts.grid)
+        return reference, gate.Expected(outputs[:split], outputs[split:], reference.padding_invariance)
+
+    async def _convert(
+        self,
+        kind: str,
+        files: SourceFiles,
+        texts: HeldOut,
+        vocabulary: int,
+        staged: Path,
+        work: Path,
+        referring: Awaitable[tuple[Reference, gate.Expected]],
+    ) -> _Outcome:
+        """Convert into one artifact and verify it; a refusal is an outcome."""
+        folder = staged / kind
+        folder.mkdir()
+        started = time.monotonic()
+        try:
+            async with self.slots:
+                self._say(kind, "converting")
+                answer = await processes.run(
+                    ConvertJob(source=files, artifact=kind, folder=folder, threads=self.threads),
+                    threads=self.threads,
+                    timeout_s=JOB_TIMEOUT_S,
+                    log=work / f"{kind}.log",
+                    say=lambda text: self._say(kind, text),
+                )
+        except ConversionError as error:
+            self._say(kind, "refused")
+            return _Outcome(kind, Refusal(f"cannot be converted: {error}"), None, None, time.monotonic() - started)
+        converted_s = time.monotonic() - started
+        conversion = Conversion.model_validate(answer)
+        _, expected = await referring
+        started = time.monotonic()
+        async with self.slots:
+            verdict = await gate.verify(
+                artifact_spec(conversion, folder, files.labels),
+                ADAPTERS[RUNTIMES[kind]],
+                texts,
+                expected,
+                pad_id=files.pad_id,
+                vocabulary=vocabulary,
+                max_tokens=files.max_tokens,
+                budget=Budget(threads=self.threads),
+                say=lambda text: self._say(kind, text),
+            )
+        seconds = converted_s + time.monotonic() - started
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if isinstance(verdict, Refusal):
+            self._say(kind, "refused by the gate")
+            return _Outcome(kind, verdict, conversion, size, seconds)
+        self._say(kind, f"verified: {conversion.status.value}")
+        return _Outcome(kind, _Converted(conversion, verdict.parity), conversion, size, seconds)
+
+    def _manifest(
+        self,
+        outcomes: Sequence[_Outcome],
+        files: SourceFiles,
+        encoder: TextEncoder,
+        reference: Reference,
+        of_source: Accuracy,
+        sha256: str,
+        staged: Path,
+        tokenizer: Path,
+    ) -> Manifest:
+        """Clear what was refused out of the staged folder and describe the rest."""
+        artifacts, refused, versions = [], {}, dict(reference.versions)
+        for outcome in outcomes:
+            if isinstance(outcome.made, Refusal):
+                shutil.rmtree(staged / outcome.kind)
+                refused[outcome.kind] = outcome.made.reason
+                continue
+            versions |= outcome.made.conversion.versions
+            artifacts.append(_artifact(outcome.kind, outcome.made, staged))
+        shutil.copyfile(tokenizer, staged / TOKENIZER_FILE)
+        return Manifest(
+            name=self.description.name,
+            version=1,  # publishing counts
+            labels=list(self.description.labels),
+            pad_id=files.pad_id,
+            vocabulary=encoder.vocabulary,
+            max_tokens=files.max_tokens,
+            tokenizer={TOKENIZER_FILE: checksums(staged, staged)[TOKENIZER_FILE]},
+            source=Source(
+                framework=self.description.framework.value,
+                layer=self.description.layer,
+                sha256=sha256,
+                versions=dict(sorted(versions.items())) | {"lockstep": metadata.version("lockstep")},
+                accuracy_sentences=of_source.sentences,
+            ),
+            artifacts=artifacts,
+            refused=refused,
+        )
+
+    def _unchanged(self, published: PublishedModel, artifacts: Sequence[str], seconds: float) -> ExportReport:
+        manifest = published.manifest
+        asked = [artifact for artifact in manifest.artifacts if artifact.kind in artifacts]
+        return ExportReport(
+            model=manifest.name,
+            framework=manifest.source.framework,
+            layer=manifest.source.layer,
+            outcome="unchanged",
+            version=manifest.version,
+            artifacts=tuple(_known(artifact, published) for artifact in asked),
+            seconds=seconds,
+        )
+
+    def _check(self, artifacts: Sequence[str]) -> None:
+        check_name(self.description.name)
+        possible = possible_artifacts(self.description)
+        if not artifacts:
+            raise ExportError("no artifact asked for: name at least one")
+        for kind in artifacts:
+            if kind not in possible:
+                raise ExportError(
+                    f"a {self.description.framework} source cannot become {kind!r}, only {', '.join(possible)}"
+                )
+
+    def _source_files(self, folder: Path, tokenizer: Path, max_tokens: int) -> SourceFiles:
+        return SourceFiles(
+            name=self.description.name,
+            framework=self.description.framework,
+            weights=folder / self.description.weights,
+            build=self.description.build,
+            python_path=tuple(dict.fromkeys([folder, Path.cwd()])),
+            labels=len(self.description.labels),
+            output=self.description.output,
+            activation=self.description.activation,
+            pad_id=_pad_id(tokenizer),
+            max_tokens=max_tokens,
+        )
+
+    def _fingerprint(self, folder: Path, tokenizer: Path, weights: dict[str, Path], max_tokens: int) -> str:
+        files = {"tokenizer": tokenizer, **{f"weights/{name}": path for name, path in weights.items()}}
+        code = _code_of(self.description.build, folder)
+        if code is not None:
+            files["build"] = code
+        stated = self.description.model_dump(mode="json", exclude={"name", "tokenizer", "weights"})
+        stated["max_tokens"] = max_tokens
+        return fingerprint(files, [json.dumps(stated, sort_keys=True)])
+
+    def _say(self, artifact: str | None, message: str) -> None:
+        self.on_progress(Progress(self.description.name, artifact, message))
+
+
+def artifact_spec(conversion: Conversion, folder: Path, labels: int) -> ArtifactSpec:
+    """Return what a worker must know of a freshly converted artifact."""
+
+    def spec(name: str) -> TensorSpec | None:
+        return TensorSpec(name, "int64") if name in conversion.inputs else None
+
+    return ArtifactSpec(
+        path=str((folder / conversion.path).resolve()),
+        input_ids=TensorSpec(INPUT_IDS, "int64"),
+        attention_mask=spec(ATTENTION_MASK),
+        lengths=spec(LENGTHS),
+        logits=TensorSpec(LOGITS, "float32"),
+        labels=labels,
+    )
+
+
+def _artifact(kind: str, made: _Converted, staged: Path) -> Artifact:
+    conversion = made.conversion
+
+    def tensor(name: str) -> Tensor | None:
+        return Tensor(name=name, dtype="int64") if name in conversion.inputs else None
+
+    return Artifact(
+        kind=kind,
+        runtime=RUNTIMES[kind],
+        path=(Path(kind) / conversion.path).as_posix(),
+        files=checksums(staged / kind, staged),
+        inputs=Inputs(
+            input_ids=Tensor(name=INPUT_IDS, dtype="int64"),
+            attention_mask=tensor(ATTENTION_MASK),
+            lengths=tensor(LENGTHS),
+        ),
+        logits=Tensor(name=LOGITS, dtype="float32"),
+        output=conversion.output,
+        activation=conversion.activation,
+        method=conversion.method,
+        recurrent_ops=conversion.recurrent_ops,
+        parity=made.parity,
+    )
+
+
+def _report(outcome: _Outcome, reference: Reference, of_source: Accuracy) -> ArtifactReport:
+    refused = outcome.made if isinstance(outcome.made, Refusal) else None
+    parity = outcome.made.parity if isinstance(outcome.made, _Converted) else None
+    conversion = outcome.conversion
+    notes = "; ".join(conversion.notes) if conversion else ""
+    return ArtifactReport(
+        artifact=outcome.kind,
+        status=Status.REFUSED if refused or not conversion else conversion.status,
+        reason=refused.reason if refused else notes or None,
+        method=conversion.method if conversion else None,
+        recurrent_ops=conversion.recurrent_ops if conversion else {},
+        max_abs_diff=parity.max_abs_diff if parity else None,
+        padding_invariance=parity.padding_invariance if parity else None,
+        accuracy=parity.accuracy if parity else None,
+        source_accuracy=of_source.all,
+        accuracy_sentences=parity.accuracy_sentences if parity else None,
+        source_accuracy_sentences=of_source.sentences,
+        bytes=outcome.bytes,
+        seconds=outcome.seconds,
+        cpu_ms_b1_t32=parity.cpu_ms_b1_t32 if parity else None,
+        cpu_ms_b32_t64=parity.cpu_ms_b32_t64 if parity else None,
+        source_cpu_ms_b1_t32=reference.cpu_ms_b1_t32,
+        source_cpu_ms_b32_t64=reference.cpu_ms_b32_t64,
+    )
+
+
+def _known(artifact: Artifact, published: PublishedModel) -> ArtifactReport:
+    """Return the report of an artifact that is published already, from its manifest."""
+    parity = artifact.parity
+    status = {"fused": Status.FUSED, "loop": Status.LOOP}.get(artifact.method, Status.EXACT)
+    return ArtifactReport(
+        artifact=artifact.kind,
+        status=status,
+        reason=None,
+        method=artifact.method,
+        recurrent_ops=artifact.recurrent_ops,
+        max_abs_diff=parity.max_abs_diff,
+        padding_invariance=parity.padding_invariance,
+        accuracy=parity.accuracy,
+        source_accuracy=parity.source_accuracy,
+        accuracy_sentences=parity.accuracy_sentences,
+        source_accuracy_sentences=published.manifest.source.accuracy_sentences,
+        bytes=sum((published.folder / file).stat().st_size for file in artifact.files),
+        seconds=0.0,
+        cpu_ms_b1_t32=parity.cpu_ms_b1_t32,
+        cpu_ms_b32_t64=parity.cpu_ms_b32_t64,
+        source_cpu_ms_b1_t32=None,
+        source_cpu_ms_b32_t64=None,
+    )
+
+
+def _kinds(published: PublishedModel) -> set[str]:
+    return {artifact.kind for artifact in published.manifest.artifacts}
+
+
+def _existing(path: Path, what: str) -> Path:
+    if not path.is_file():
+        raise SourceError(f"{what} {path}: no such file")
+    return path
+
+
+def _weights(path: Path) -> dict[str, Path]:
+    """Return the files of the weights by name: one file, a folder's, or those of a checkpoint prefix."""
+    if path.is_file():
+        return {path.name: path}
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        return {file.relative_to(path).as_posix(): file for file in files}
+    shards = re.compile(re.escape(path.name) + r"\.(index|data-\d{5}-of-\d{5})")
+    parent = path.parent
+    found = [file for file in sorted(parent.iterdir()) if shards.fullmatch(file.name)] if parent.is_dir() else []
+    if not any(file.suffix == ".index" for file in found):
+        raise SourceError(f"weights {path}: no such file, folder or checkpoint prefix")
+    return {file.name: file for file in found}
+
+
+def _max_tokens(tokenizer: Path, folder: Path) -> int:
+    truncation = _json(tokenizer).get("truncation")
+    if isinstance(truncation, dict) and isinstance(truncation.get("max_length"), int):
+        return int(truncation["max_length"])
+    config = folder / "config.json"
+    if config.is_file() and isinstance(_json(config).get("max_position_embeddings"), int):
+        return int(_json(config)["max_position_embeddings"])
+    return DEFAULT_MAX_TOKENS
+
+
+def _pad_id(tokenizer: Path) -> int:
+    """Return the tokenizer's padding id; 0 where it names none, since no artifact may read the padding."""
+    known = _json(tokenizer)
+    if isinstance(known.get("padding"), dict):
+        return int(known["padding"]["pad_id"])
+    ids = {token["content"]: int(token["id"]) for token in known.get("added_tokens", [])}
+    return next((ids[token] for token in _PAD_TOKENS if token in ids), 0)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise SourceError(f"{path}: not JSON ({error})") from error
+    if not isinstance(read, dict):
+        raise SourceError(f"{path}: not a JSON object")
+    return read
+
+
+def _code_of(build: str | None, folder: Path) -> Path | None:
+    """Return the file of the author's building code, without importing it, or None where it has none."""
+    if build is None:
+        return None
+    relative = Path(*build.partition(":")[0].split("."))
+    for root in [*map(Path, sys.path), folder, Path.cwd()]:
+        for candidate in (root / relative.with_suffix(".py"), root / relative / "__init__.py"):
+            if candidate.is_file():
+                return candidate
+    return None

@@ -1,0 +1,262 @@
+"""The parity gate: an artifact is executed by the worker that will serve it, and held against its source.
+
+Executes what `parity` plans and returns its judgement as the manifest's report, or a refusal. Knows no
+exporter; opens no source: the source's outputs come from a process of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from exporters.conversion import Ids, Outputs, Say
+from exporters.held_out import HeldOut, Row
+from exporters.parity import (
+    Accuracy,
+    Batch,
+    Bound,
+    Describe,
+    Failure,
+    Measured,
+    Refusal,
+    accuracy,
+    judge,
+    judge_accuracy,
+    plan,
+)
+from server.core.artifact import ArtifactSpec, Budget
+from server.core.errors import BackendUnavailable
+from server.repository.manifest import Parity
+from server.runtimes.worker_process import BatchFailed, Launch, WorkerProcess
+from server.text.padding import pad
+
+_EVALUATED_TOKENS = 8192  # padded tokens of a batch when accuracy is measured
+_EVALUATED_ROWS = 64
+_TIMED_RUNS = 9
+_SHOWN_IDS = 8
+
+TIMED_SHAPES = {"b1_t32": (1, 32), "b32_t64": (32, 64)}
+"""Name -> rows x tokens of the batches whose CPU time is recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the source answered, each row alone."""
+
+    grid: Outputs  # float32[grid rows, labels]
+    rows: Outputs  # float32[held-out rows, labels]
+    padding_invariance: float | None  # of the source itself, to tell whose fault a difference is
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The artifact may be published with this report."""
+
+    parity: Parity
+
+
+async def verify(
+    artifact: ArtifactSpec,
+    adapter: str,
+    held_out: HeldOut,
+    expected: Expected,
+    *,
+    pad_id: int,
+    vocabulary: int,
+    max_tokens: int,
+    budget: Budget,
+    say: Say,
+    bound: Bound | None = None,
+) -> Passed | Refusal:
+    """Run the artifact through the worker of `adapter` and judge it.
+
+    Never raises for what the artifact does: one that cannot be loaded, kills its worker or is wrong is refused.
+    """
+    try:
+        worker = await WorkerProcess.start(Launch(adapter, artifact, budget))
+    except BackendUnavailable as error:
+        return Refusal(f"the worker that would serve it cannot load it: {error}")
+    try:
+        run = _Run(worker, artifact, pad_id, vocabulary, max_tokens, bound or Bound(), say)
+        return await run.verify(held_out, expected)
+    except BackendUnavailable as error:
+        return Refusal(f"it ended the worker that would serve it: {error}")
+    finally:
+        await worker.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One artifact in one worker."""
+
+    worker: WorkerProcess
+    artifact: ArtifactSpec
+    pad_id: int
+    vocabulary: int
+    max_tokens: int
+    bound: Bound
+    say: Say
+
+    async def verify(self, held_out: HeldOut, expected: Expected) -> Passed | Refusal:
+        grid = held_out.grid
+        lengths = [len(row) for row in grid]
+        batches = plan(lengths, self.max_tokens)
+        self.say(f"comparing {len(grid)} rows alone and in {len(batches)} batches with the source")
+        measured = await self._measure(grid, batches)
+        verdict = judge(batches, lengths, expected.grid, measured, _describe(grid), self.bound)
+        if isinstance(verdict, Refusal):
+            return Refusal(verdict.reason + self._whose_fault(verdict, expected))
+        self.say(f"classifying {len(held_out.rows)} held-out rows")
+        rows = held_out.rows
+        answered = await self._evaluate(rows)
+        if isinstance(answered, Failure):
+            return Refusal(f"the runtime refused a batch of held-out rows: {answered.message}")
+        row_lengths = [len(row) for row in rows]
+        whole = judge(
+            (),
+            row_lengths,
+            expected.rows,
+            Measured(answered, (), None),
+            lambda index: f'"{held_out.texts[index]}" (in a batch)',
+            self.bound,
+        )
+        if isinstance(whole, Refusal):
+            return whole
+        of_source = accuracy(expected.rows, held_out.labels, held_out.sentences)
+        of_artifact = accuracy(answered, held_out.labels, held_out.sentences)
+        refusal = judge_accuracy(of_source, of_artifact)
+        if refusal is not None:
+            return refusal
+        self.say("measuring its cost")
+        costs = {
+            name: await self._cpu_ms(held_out.batch(*shape))
+            for name, shape in TIMED_SHAPES.items()
+            if shape[1] <= self.max_tokens
+        }
+        compared = verdict.rows + whole.rows
+        agreement = (verdict.label_agreement * verdict.rows + whole.label_agreement * whole.rows) / compared
+        return Passed(
+            _report(
+                self.bound,
+                rows=compared,
+                batches=verdict.batches,
+                max_abs_diff=max(verdict.max_abs_diff, whole.max_abs_diff),
+                padding_invariance=verdict.padding_invariance,
+                label_agreement=agreement,
+                masks_beyond_end=measured.scrambled is not None,
+                accuracies=(of_artifact, of_source),
+                costs=costs,
+            )
+        )
+
+    async def _measure(self, grid: Sequence[Row], batches: Sequence[Batch]) -> Measured:
+        alone: list[Outputs] = []
+        batched: list[Outputs] = []
+        scrambled: list[Outputs] = []
+        masked = self.artifact.attention_mask is not None or self.artifact.lengths is not None
+        failure: Failure | None = None
+        for row in grid:
+            answer = await self._execute([row])
+            if isinstance(answer, Failure):
+                return Measured(_stack(alone), (), None, answer)
+            alone.append(answer)
+        for number, batch in enumerate(batches):
+            rows = [grid[index] for index in batch.rows]
+            for scramble, answers in ((None, batched), (number, scrambled)):
+                if scramble is not None and not masked:
+                    continue
+                answer = await self._execute(rows, scramble)
+                if isinstance(answer, Failure):
+                    failure = answer
+                    return Measured(_stack(alone), batched, scrambled if masked else None, failure)
+                answers.append(answer)
+        return Measured(_stack(alone), batched, scrambled if masked else None)
+
+    async def _evaluate(self, rows: Sequence[Row]) -> Outputs | Failure:
+        """Return float32[rows, labels], executed in batches of like lengths."""
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+        answers: dict[int, Outputs] = {}
+        while order:
+            longest = len(rows[order[-1]])
+            size = max(1, min(_EVALUATED_ROWS, _EVALUATED_TOKENS // longest))
+            part, order = order[-size:], order[:-size]
+            answer = await self._execute([rows[index] for index in part])
+            if isinstance(answer, Failure):
+                return answer
+            answers.update(zip(part, answer, strict=True))
+        return _stack([answers[index][None] for index in range(len(rows))])
+
+    async def _execute(self, rows: Sequence[Row], scramble: int | None = None) -> Outputs | Failure:
+        """Execute rows as one batch; `scramble` seeds random valid ids in place of the padding."""
+        batch = pad(rows, self.pad_id)
+        ids = batch.ids
+        if scramble is not None:
+            beyond = np.arange(batch.length)[None, :] >= batch.lengths[:, None]
+            noise = np.random.default_rng(scramble).integers(0, self.vocabulary, ids.shape, dtype=np.int64)
+            ids = np.where(beyond, noise, ids)
+        try:
+            executed = await self.worker.execute(ids, batch.lengths)
+        except BatchFailed as error:
+            return Failure(batch.rows, batch.length, str(error))
+        return executed.outputs
+
+    async def _cpu_ms(self, ids: Ids) -> float:
+        """Return the median CPU time of a full batch, ms of the worker."""
+        lengths = np.full(ids.shape[0], ids.shape[1], dtype=np.int64)
+        for _ in range(2):
+            await self.worker.execute(ids, lengths)
+        spent = [(await self.worker.execute(ids, lengths)).cpu_ns for _ in range(_TIMED_RUNS)]
+        return float(np.median(spent)) / 1e6
+
+    def _whose_fault(self, refusal: Refusal, expected: Expected) -> str:
+        invariance = expected.padding_invariance
+        if invariance is not None and invariance > 10 * self.bound.atol:
+            return f". The source itself minds padding (its own answers move by {invariance:.2g})"
+        return ""
+
+
+def _report(
+    bound: Bound,
+    *,
+    rows: int,
+    batches: int,
+    max_abs_diff: float,
+    padding_invariance: float,
+    label_agreement: float,
+    masks_beyond_end: bool,
+    accuracies: tuple[Accuracy, Accuracy],
+    costs: dict[str, float],
+) -> Parity:
+    artifact, source = accuracies
+    return Parity(
+        rows=rows,
+        batches=batches,
+        max_abs_diff=max_abs_diff,
+        padding_invariance=padding_invariance,
+        label_agreement=label_agreement,
+        atol=bound.atol,
+        rtol=bound.rtol,
+        masks_beyond_end=masks_beyond_end,
+        accuracy=artifact.all,
+        source_accuracy=source.all,
+        accuracy_sentences=artifact.sentences,
+        cpu_ms_b1_t32=costs.get("b1_t32"),
+        cpu_ms_b32_t64=costs.get("b32_t64"),
+    )
+
+
+def _describe(grid: Sequence[Row]) -> Describe:
+    def describe(index: int) -> str:
+        row = grid[index]
+        shown = " ".join(str(number) for number in row[:_SHOWN_IDS])
+        return f"row of {len(row)} ids {shown}{' …' if len(row) > _SHOWN_IDS else ''}"
+
+    return describe
+
+
+def _stack(answers: Sequence[Outputs]) -> Outputs:
+    if not answers:
+        return np.empty((0, 0), dtype=np.float32)
+    return np.concatenate(answers)

@@ -1,0 +1,147 @@
+"""The held-out rows that the gate compares on: real text from a JSON-lines file, as token ids.
+
+Owns the file's format ({"id", "text", "label"?, "kind"?} a line) and the choice of rows. Knows no model
+beyond its tokenizer, labels and maximum.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from exporters.conversion import ExportError, Ids
+from server.core.errors import InvalidInput
+from server.text.encoder import TextEncoder
+
+Row = NDArray[np.int64]  # int64[length]
+
+MAX_ROWS = 4096
+"""Of one verification: more would cost minutes and could not change an accuracy by much."""
+
+_SHOWN_CHARACTERS = 80
+_GRID_LENGTHS = (1, 2, 3, 5, 8, 13, 21, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
+_ROWS_PER_LENGTH = 4
+
+
+class HeldOutError(ExportError):
+    """The verification texts cannot be used; the message names the file and the line."""
+
+
+class Line(BaseModel):
+    """One line of the file."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    text: str
+    id: str | int | None = None
+    label: int | str | None = None  # the label's index, or the label itself
+    kind: str | None = None  # "sentence" or "document"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Rows of held-out text, and the rows cut from them that the grid of lengths needs."""
+
+    rows: tuple[Row, ...]  # the texts, each cut at the model's maximum
+    texts: tuple[str, ...]  # of rows, shortened for display
+    labels: NDArray[np.int64]  # int64[rows]: the true label's index, -1 where the file has none
+    sentences: NDArray[np.bool_]  # bool[rows]: is a sentence, not a document
+    grid: tuple[Row, ...]  # rows of every length of the grid, cut from (or joined of) real text
+    stream: Row  # all tokens in a row, for batches of a given shape
+
+    def batch(self, rows: int, length: int) -> Ids:
+        """Return int64[rows, length] of real tokens, no padding."""
+        ids: Ids = np.resize(self.stream, (rows, length))
+        return ids
+
+
+def read(path: Path, encoder: TextEncoder, labels: Sequence[str]) -> HeldOut:
+    """Read the texts and encode them; raises `HeldOutError`.
+
+    Of more than MAX_ROWS texts, evenly spaced ones are taken. A text without tokens is left out.
+    """
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise HeldOutError(
+            f"{path}: no such file. It holds the held-out texts that an export is verified with, one JSON "
+            'object a line, {"text": ..., "label": 0}; name one with --verify-with'
+        ) from None
+    except UnicodeDecodeError as error:
+        raise HeldOutError(f"{path}: not UTF-8 text ({error})") from error
+    step = max(1.0, len(lines) / MAX_ROWS)
+    chosen = [int(i * step) for i in range(int(len(lines) / step))]
+    parsed = [_parse(path, number, lines[number], labels) for number in chosen]
+    rows, texts, truths, sentences = [], [], [], []
+    encodings = encoder.encode([line.text for line, _ in parsed], truncate=True)
+    for (line, label), encoding in zip(parsed, encodings, strict=True):
+        if isinstance(encoding, InvalidInput):
+            continue
+        rows.append(encoding.ids)
+        texts.append(shorten(line.text))
+        truths.append(label)
+        sentences.append(line.kind != "document")
+    if not rows:
+        raise HeldOutError(f"{path}: holds no text with any tokens")
+    stream = np.concatenate(rows)
+    return HeldOut(
+        rows=tuple(rows),
+        texts=tuple(texts),
+        labels=np.array(truths, dtype=np.int64),
+        sentences=np.array(sentences, dtype=np.bool_),
+        grid=grid_rows(rows, stream, encoder.max_tokens),
+        stream=stream,
+    )
+
+
+def grid_lengths(max_tokens: int) -> tuple[int, ...]:
+    """Return the lengths of the grid, tokens: from 1 to the maximum, both included."""
+    return tuple(sorted({length for length in _GRID_LENGTHS if length < max_tokens} | {max_tokens}))
+
+
+def grid_rows(rows: Sequence[Row], stream: Row, max_tokens: int) -> tuple[Row, ...]:
+    """Return a few rows of every length of the grid.
+
+    A row is the beginning of a real text that is long enough; where too few are, the stream of all texts is
+    cut instead, repeated if need be.
+    """
+    longest_last = sorted(rows, key=len)
+    grid = []
+    for length in grid_lengths(max_tokens):
+        enough = [row for row in longest_last if len(row) >= length][: 8 * _ROWS_PER_LENGTH]
+        picked = enough[:: max(1, len(enough) // _ROWS_PER_LENGTH)][:_ROWS_PER_LENGTH]
+        cuts = [row[:length] for row in picked]
+        for part in itertools.islice(itertools.count(), _ROWS_PER_LENGTH - len(cuts)):
+            cuts.append(np.resize(np.roll(stream, -part * 7 * length), length))
+        grid.extend(cuts)
+    return tuple(grid)
+
+
+def shorten(text: str) -> str:
+    """Return the text on one line, cut for display."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def _parse(path: Path, number: int, line: str, labels: Sequence[str]) -> tuple[Line, int]:
+    try:
+        parsed = Line.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise HeldOutError(f"{path}, line {number + 1}: {where or 'JSON'}: {first['msg']}") from error
+    if parsed.label is None:
+        return parsed, -1
+    if isinstance(parsed.label, str):
+        if parsed.label not in labels:
+            raise HeldOutError(f"{path}, line {number + 1}: label {parsed.label!r} is none of {list(labels)}")
+        return parsed, list(labels).index(parsed.label)
+    if not 0 <= parsed.label < len(labels):
+        raise HeldOutError(f"{path}, line {number + 1}: label {parsed.label} of {len(labels)} labels")
+    return parsed, parsed.label

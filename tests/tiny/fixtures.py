@@ -1,0 +1,104 @@
+"""Session-wide fixtures: tiny sources, and a repository of them made by the real exporters and gate.
+
+What a session asks for is made once; independent models are exported two processes at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from exporters.export import ExportReport, export_model_async
+from tests.tiny.descriptions import DESCRIPTIONS, TENSORFLOW, TORCH
+from tests.tiny.texts import write_texts
+
+REPOSITORY = {
+    "tiny-bilstm": ("onnx",),
+    "tiny-transformer": ("onnx",),
+}
+"""Models of the tiny repository and their artifacts."""
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PROCESSES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TinySources:
+    """Every tiny source's folder by name, and synthetic texts to verify with."""
+
+    folders: dict[str, Path]
+    texts: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_sources(tmp_path_factory: pytest.TempPathFactory) -> TinySources:
+    """All tiny sources, written by their frameworks in processes of their own."""
+    root = tmp_path_factory.mktemp("tiny-sources")
+    writers = []
+    for module in (TORCH,):
+        names = [name for name in DESCRIPTIONS if _module_of(name) == module]
+        writers.append(subprocess.Popen([sys.executable, "-m", module, str(root), *names], **_QUIET))
+    for writer in writers:
+        output, _ = writer.communicate()
+        assert writer.returncode == 0, output.decode()
+    return TinySources({name: root / name for name in DESCRIPTIONS}, write_texts(root / "texts.jsonl"))
+
+
+@pytest.fixture(scope="session")
+def tiny_exports(
+    tiny_sources: TinySources, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, ExportReport]]:
+    """The repository, and the report of each model's export."""
+    repository = tmp_path_factory.mktemp("tiny-repository")
+
+    async def export_all() -> list[ExportReport]:
+        slots = asyncio.Semaphore(_PROCESSES)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(
+                    export_model_async(
+                        DESCRIPTIONS[name],
+                        tiny_sources.folders[name],
+                        artifacts=artifacts,
+                        verify_with=tiny_sources.texts,
+                        repository=repository,
+                        slots=slots,
+                    )
+                )
+                for name, artifacts in REPOSITORY.items()
+            ]
+        return [task.result() for task in tasks]
+
+    reports = {report.model: report for report in asyncio.run(export_all())}
+    refused = {name: report.refused for name, report in reports.items() if report.refused}
+    assert not refused, f"the tiny models must pass the gate: {refused}"
+    return repository, reports
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tiny_exports: tuple[Path, dict[str, ExportReport]]) -> Path:
+    """A repository of `tiny-bilstm`, `tiny-transformer`, `tiny-bigru` and `tiny-lstm`. Do not change it."""
+    return tiny_exports[0]
+
+
+def _module_of(name: str) -> str:
+    return TORCH if DESCRIPTIONS[name].framework == "torch" else TENSORFLOW
+
+
+_QUIET = {
+    "cwd": _ROOT,
+    "stdout": subprocess.PIPE,
+    "stderr": subprocess.STDOUT,
+    "env": {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    },
+}
