@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from server.core.errors import BackendUnavailable
 from server.runtimes.worker_process import Launch, WorkerProcess
 
-_BACKOFF_FIRST_S = 0.5
+_BACKOFF_FIRST_S = 0.2
 _BACKOFF_MOST_S = 30.0
 
 
@@ -112,7 +112,7 @@ class Backend:
         self._changed()
 
     def backoff_s(self) -> float:
-        """Return the pause before the next start, s: doubling from 0.5 to 30, with a tenth of jitter."""
+        """Return the pause before the next start, s: doubling from 0.2 to 30, with a tenth of jitter."""
         pause: float = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2.0 ** max(0, self._failures - 1))
         return pause * random.uniform(0.9, 1.1)
 

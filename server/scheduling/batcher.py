@@ -8,14 +8,15 @@ Routing: a pinned row waits for its backend. A free row goes to the preferred ba
 measurement, of those that passed the float32 gate); the others take free rows only while it is not ready.
 
 A batch whose worker died, or that the runtime refused, may hold one row that is to blame. Its rows become
-suspects: each is executed alone, on the same backend, so that the guilty row fails alone and no other.
+suspects: each is executed alone, on the same backend, so that the guilty row fails alone and no other. A worker
+can also die of something else at that moment, so a row is only found guilty after several deaths.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,9 @@ from server.scheduling.waiting import FREE, NO_DEADLINE_NS, Indices, WaitingRows
 from server.text.padding import pad
 
 _OVERLOAD_RETRY_S = 0.1
+_DEATHS_ALONE = 3
+"""Workers that may die while a suspect is alone in them before it is found guilty. One death proves little: the
+worker may have been killed from outside. Each costs a restart, in which free rows go to other backends."""
 _EXPIRED = "the deadline passed while the row waited for a worker"
 
 
@@ -84,6 +88,7 @@ class Row:
     deadline_ns: int
     pinned_to: str | None
     suspect: bool = False
+    deaths_alone: int = 0
     abandoned: bool = False
 
 
@@ -323,12 +328,13 @@ class Batcher:
         row.call.resolve(row.index, outcome)
         self._observer.row_finished(self.spec.model, self.spec.version, row.pinned_to, outcome)
 
-    def _suspect(self, backend: Backend, rows: Iterable[Row], error: Exception) -> None:
-        """Judge the rows of a failed batch: one that was alone is guilty, each of several is tried alone."""
-        rows = list(rows)
+    def _suspect(self, backend: Backend, rows: Sequence[Row], error: BackendUnavailable | BatchFailed) -> None:
+        """Judge the rows of a failed batch: each of several is tried alone, one that was alone may be guilty."""
         if len(rows) == 1 and rows[0].suspect:
-            self._finish(rows[0], RowFailed(f"backend {backend.name} failed on this row alone: {error}"))
-            return
+            rows[0].deaths_alone += 1
+            if isinstance(error, BatchFailed) or rows[0].deaths_alone == _DEATHS_ALONE:
+                self._finish(rows[0], RowFailed(f"backend {backend.name} failed on this row alone: {error}"))
+                return
         for row in rows:
             row.suspect = True
         self._suspects[backend.name].extend(rows)

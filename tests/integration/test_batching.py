@@ -1,0 +1,244 @@
+"""The promise over real gRPC and real worker processes: every row its own answer, however it was batched."""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from protos import sentiment_pb2 as pb
+from tests import doubles
+from tests.serving import Served, eventually, serving, text_request
+
+ONNX, SAVED_MODEL = "onnxruntime", "tensorflow"
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS) as one:
+        yield one
+
+
+def expected(text: str) -> list[float]:
+    exponentials = np.exp(doubles.row_logits(doubles.encode(text)))
+    return list(exponentials / exponentials.sum())
+
+
+def random_texts(count: int, seed: int = 7) -> list[str]:
+    generator = random.Random(seed)
+    return [
+        " ".join(generator.choices(("good", "bad", "film", "the", "a"), k=generator.randint(1, 60)))
+        for _ in range(count)
+    ]
+
+
+async def classify(served: Served, *texts: str, model: str = "model", **fields: object) -> list[pb.Result]:
+    timeout = fields.pop("timeout", 60)
+    request = pb.ClassifyRequest(model=model, texts=texts, **fields)
+    response: pb.ClassifyResponse = await served.sentiment.Classify(request, timeout=timeout)
+    return list(response.results)
+
+
+def check(text: str, result: pb.Result) -> None:
+    assert result.WhichOneof("outcome") == "prediction", result
+    assert result.prediction.probabilities == pytest.approx(expected(text), abs=1e-6)
+
+
+@pytest.mark.parametrize("backend", [ONNX, SAVED_MODEL])
+async def test_512_single_rows_held_until_all_wait_are_answered_right_in_few_batches(
+    served: Served, backend: str
+) -> None:
+    texts = random_texts(512)
+    batcher = served.batcher("model")
+    batcher.hold()
+    calls = [asyncio.ensure_future(classify(served, text, model=f"model@{backend}")) for text in texts]
+    await eventually(lambda: batcher.queued_rows == 512)
+    batcher.release()
+    for text, (result,) in zip(texts, await asyncio.gather(*calls), strict=True):
+        check(text, result)
+        assert result.prediction.backend == backend
+    counts = served.app.statistics.backend("model", 1, backend)
+    assert counts.rows == 512
+    assert counts.batches < 128
+
+
+async def test_phases_cover_the_call_and_the_batch_is_told(served: Served) -> None:
+    (result,) = await classify(served, "good film")
+    prediction = result.prediction
+    assert (prediction.tokens, prediction.batch_rows, prediction.batch_tokens) == (4, 1, 4)
+    phases = {field.name: getattr(prediction.phases, field.name) for field in prediction.phases.DESCRIPTOR.fields}
+    assert len(phases) == 7
+    assert all(duration_us >= 0 for duration_us in phases.values())
+    assert sum(phases.values()) > 0
+
+
+async def test_a_free_row_goes_to_the_cheapest_backend_and_a_pinned_one_to_its_own(served: Served) -> None:
+    (free,) = await classify(served, "good")
+    (pinned,) = await classify(served, "good", model=f"model@{SAVED_MODEL}")
+    assert free.prediction.backend == ONNX
+    assert pinned.prediction.backend == SAVED_MODEL
+
+
+async def test_a_bad_row_has_its_error_and_its_neighbours_their_answers(served: Served) -> None:
+    good, empty, long = await classify(served, "good", "", "bad " * 500)
+    check("good", good)
+    assert (empty.error.kind, empty.error.code) == ("InvalidInput", 3)
+    assert (long.error.kind, long.error.code) == ("InputTooLong", 3)
+    assert "maximum is 64" in long.error.message
+
+
+async def test_truncation_is_asked_for_and_told(served: Served) -> None:
+    (result,) = await classify(served, "bad " * 500, truncate=True)
+    assert result.prediction.truncated
+    assert result.prediction.tokens == doubles.MAX_TOKENS
+
+
+async def test_a_row_that_kills_its_worker_fails_alone(served: Served) -> None:
+    texts = ["good film", "the kill", "bad film", "a good film"]
+    batcher = served.batcher("model")
+    batcher.hold()
+    calls = [asyncio.ensure_future(classify(served, text, model=f"model@{ONNX}")) for text in texts]
+    await eventually(lambda: batcher.queued_rows == len(texts))
+    batcher.release()
+    results = [result for (result,) in await asyncio.gather(*calls)]
+    for text, result in zip(texts, results, strict=True):
+        if "kill" in text:
+            assert result.error.kind == "RowFailed"
+            assert result.error.code == grpc.StatusCode.INTERNAL.value[0]
+        else:
+            check(text, result)
+    counts = served.app.statistics.backend("model", 1, ONNX)
+    assert counts.rows == 3
+
+
+async def test_a_batch_that_the_runtime_refuses_fails_only_the_guilty_row(served: Served) -> None:
+    good, refused = await classify(served, "good", "refuse the film", model=f"model@{ONNX}")
+    check("good", good)
+    assert refused.error.kind == "RowFailed"
+    assert "refuses this batch" in refused.error.message
+
+
+async def test_a_row_answered_with_nan_fails_and_its_neighbours_do_not(served: Served) -> None:
+    good, nan = await classify(served, "good", "nan", model=f"model@{ONNX}")
+    check("good", good)
+    assert nan.error.kind == "RowFailed"
+
+
+async def test_no_row_is_lost_or_wrong_while_workers_are_killed(served: Served) -> None:
+    texts = random_texts(400)
+
+    async def client(mine: list[str]) -> list[tuple[str, pb.Result]]:
+        return [(text, (await classify(served, text))[0]) for text in mine]
+
+    async def killer() -> None:
+        (backend, _) = served.batcher("model").backends
+        for _ in range(3):
+            await eventually(lambda: backend.ready)
+            for worker in list(backend.workers):
+                os.kill(worker.pid, signal.SIGKILL)
+            await eventually(lambda: not backend.ready)
+
+    clients = [client(texts[start::8]) for start in range(8)]
+    *answered, _ = await asyncio.gather(*clients, killer())
+    rows = [row for one in answered for row in one]
+    assert len(rows) == 400
+    for text, result in rows:
+        check(text, result)
+    assert {result.prediction.backend for _, result in rows} == {ONNX, SAVED_MODEL}
+
+
+async def test_free_rows_fail_over_where_the_preferred_backend_cannot_start(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model", kinds=("torch", "onnx"))
+    async with serving(tmp_path, doubles.ADAPTERS) as served:
+        (result,) = await classify(served, "good")
+        assert result.prediction.backend == ONNX
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await classify(served, "good", model="model@torch")
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert "this artifact cannot be loaded" in str(caught.value.details())
+
+
+async def test_an_expired_row_never_reaches_a_worker(served: Served) -> None:
+    batcher = served.batcher("model")
+    batcher.hold()
+    request = text_request("model", "good")
+    request.parameters["timeout"].int64_param = 50_000  # microseconds
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.inference.ModelInfer(request)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "while the row waited" in str(caught.value.details())
+    await eventually(lambda: batcher.queued_rows == 0)
+    batcher.release()
+    check("bad", (await classify(served, "bad"))[0])
+    assert served.app.statistics.model("model", 1).rows == 1
+
+
+async def test_a_cancelled_call_leaves_the_queue_at_once(served: Served) -> None:
+    batcher = served.batcher("model")
+    batcher.hold()
+    call = asyncio.ensure_future(classify(served, "good", "bad"))
+    await eventually(lambda: batcher.queued_rows == 2)
+    call.cancel()
+    await eventually(lambda: batcher.queued_rows == 0)
+    batcher.release()
+    check("bad", (await classify(served, "bad"))[0])
+    assert served.app.statistics.model("model", 1).rows == 1
+
+
+async def test_a_full_queue_refuses_the_whole_call_at_once_with_pushback(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS, max_queue_rows=4) as served:
+        batcher = served.batcher("model")
+        batcher.hold()
+        waiting = asyncio.ensure_future(classify(served, "good", "bad", "film"))
+        await eventually(lambda: batcher.queued_rows == 3)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await classify(served, "good", "bad")
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "3 of at most 4 rows" in str(caught.value.details())
+        assert int(dict(caught.value.trailing_metadata() or ())["grpc-retry-pushback-ms"]) > 0
+        assert batcher.queued_rows == 3
+        batcher.release()
+        assert len(await waiting) == 3
+
+
+async def test_higher_priority_is_executed_first(served: Served) -> None:
+    batcher = served.batcher("model")
+    batcher.hold()
+    order: list[int] = []
+
+    async def call(priority: int) -> None:
+        await classify(served, "good", priority=priority)
+        order.append(priority)
+
+    calls = []
+    for queued, priority in enumerate((0, 0, 9), start=1):
+        calls.append(asyncio.ensure_future(call(priority)))
+        await eventually(lambda queued=queued: batcher.queued_rows == queued)
+    view = batcher._waiting.view()
+    plan = batcher.spec.policy(view, 0, batcher._view(batcher.backends[0]), (), batcher.spec.limits)
+    assert plan.rows.tolist() == [2, 0, 1]
+    batcher.release()
+    await asyncio.gather(*calls)
+    assert len(order) == 3
+
+
+async def test_stopping_answers_what_was_accepted(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS) as served:
+        batcher = served.batcher("model")
+        batcher.hold()
+        calls = [asyncio.ensure_future(classify(served, text)) for text in ("good", "bad", "film")]
+        await eventually(lambda: batcher.queued_rows == 3)
+        stopping = asyncio.ensure_future(served.app.stop())
+        await asyncio.sleep(0)
+        batcher.release()
+        for text, (result,) in zip(("good", "bad", "film"), await asyncio.gather(*calls), strict=True):
+            check(text, result)
+        await stopping
