@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from clients.choice import choose_backends, choose_model
 from clients.client import SentimentClient
 from clients.errors import CallError
 from clients.loadtest.engine import run_leg
@@ -47,7 +48,7 @@ def run_loadtest(
 ) -> LoadReport:
     """Run a plan and return its report; blocks. Ctrl-C ends it early: the report says `interrupted`.
 
-    Raises `LoadTestError`, `TextsUnreadable` or `CallError` (no server, no such model) before anything
+    Raises `LoadTestError`, `TextsUnreadable`, `ChoiceUnclear` or `CallError` (no server) before anything
     is measured; once legs run, failures are counted in the report. Ctrl-C before then raises
     `KeyboardInterrupt`.
     """
@@ -68,7 +69,7 @@ async def measure(
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     async with SentimentClient(plan.address, timeout_s=plan.timeout_s, connect=connect) as client:
         server = await client.server()
-        model = await _model(client, plan.model)
+        model = choose_model(await client.models(), plan.model)
         backends = _backends(plan, model)
         budgets, unread = await _thread_budgets(plan)
         for backend in backends:
@@ -170,23 +171,14 @@ def _uncounted(done: Sequence[_LegDone]) -> tuple[str, ...]:
     return tuple(f"{backend}: no statistics of the server's: {why}" for backend, why in reasons.items())
 
 
-async def _model(client: SentimentClient, name: str) -> ServedModel:
-    served = await client.models()
-    for model in served:
-        if model.name == name:
-            return model
-    listed = ", ".join(model.name for model in served) or "none"
-    raise LoadTestError(f"the server has no model {name!r}; it serves: {listed}")
-
-
 def _backends(plan: LoadPlan, model: ServedModel) -> tuple[str, ...]:
-    served = tuple(backend.name for backend in model.backends)
-    unknown = [name for name in plan.backends if name not in (*served, FREE)]
-    if unknown or not (served or plan.backends):
-        listed = ", ".join(served) or "none"
-        asked = ", ".join(unknown) or "any"
-        raise LoadTestError(f"model {model.name!r} has no backend {asked}; it has: {listed}")
-    return tuple(dict.fromkeys(plan.backends)) or served
+    """Return the plan's backends, or all; free rows need none in particular."""
+    if not plan.backends:
+        return choose_backends(model, ())
+    pinned = [name for name in plan.backends if name != FREE]
+    if pinned:
+        choose_backends(model, pinned)
+    return tuple(dict.fromkeys(plan.backends))
 
 
 async def _thread_budgets(plan: LoadPlan) -> tuple[ThreadBudgets, tuple[str, ...]]:

@@ -2,7 +2,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.loadtest.gauges import parse_thread_budgets
@@ -18,6 +18,7 @@ def nearest_rank(values: list[float], percentile: float) -> float:
     return sorted(values)[max(1, math.floor(percentile * len(values) / 100 + 0.5)) - 1]
 
 
+@settings(deadline=None)
 @given(st.lists(latency_s, min_size=1, max_size=200), st.sampled_from([1.0, 50.0, 90.0, 99.0, 99.9, 100.0]))
 def test_percentiles_are_right_within_the_histograms_precision(values: list[float], percentile: float) -> None:
     latencies = Latencies()
@@ -27,6 +28,7 @@ def test_percentiles_are_right_within_the_histograms_precision(values: list[floa
     assert latencies.percentile_ms(percentile) == pytest.approx(exact_ms, rel=RELATIVE_ERROR, abs=0.001)
 
 
+@settings(deadline=None, max_examples=15)  # reading a mean walks the whole histogram
 @given(st.lists(latency_s, max_size=50), st.lists(latency_s, max_size=50))
 def test_merging_is_as_if_all_had_been_recorded_in_one(left: list[float], right: list[float]) -> None:
     one, other, both = Latencies(), Latencies(), Latencies()

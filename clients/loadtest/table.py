@@ -1,0 +1,81 @@
+"""A load report for a terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from clients.loadtest.plan import LoadPlan
+from clients.loadtest.report import BackendReport, LoadReport
+from clients.loadtest.tally import PHASES
+
+
+def print_report(report: LoadReport, console: Console) -> None:
+    """Print a report: what callers saw, where the server spent the time, and what to beware of."""
+    console.print(render(report))
+
+
+def render(report: LoadReport) -> RenderableType:
+    """Lay a report out."""
+    parts: list[RenderableType] = [
+        Text(f"{report.plan.model}: {describe(report.plan)}", style="bold"),
+        _callers(report),
+        _server(report),
+    ]
+    parts += [Text(f"! {warning}", style="yellow") for warning in report.warnings]
+    if report.interrupted:
+        parts.append(Text("Interrupted: this is what was measured until then.", style="yellow"))
+    return Group(*parts)
+
+
+def describe(plan: LoadPlan) -> str:
+    """Say a plan's load in a line."""
+    texts = f"{plan.texts_per_call} text{'s' * (plan.texts_per_call > 1)} a call"
+    if plan.mode == "open":
+        return f"open loop, {plan.arrivals} arrivals, {plan.rate:g} rows/s, {texts}"
+    return f"closed loop, {plan.concurrency} callers, {texts}"
+
+
+def _callers(report: LoadReport) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="What callers saw", title_justify="left")
+    table.add_column("backend", no_wrap=True)
+    for heading in ("threads", "rows", "errors", "offered/s", "achieved/s", "p50 ms", "p90 ms", "p99 ms", "max ms"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for backend in report.backends:
+        latency = backend.latency
+        table.add_row(
+            backend.backend,
+            "?" if backend.threads is None else str(backend.threads),
+            str(backend.rows),
+            _errors(backend),
+            f"{backend.offered_rows_per_s:,.1f}",
+            f"{backend.achieved_rows_per_s:,.1f}",
+            *(f"{ms:,.2f}" for ms in (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.max_ms)),
+        )
+    return table
+
+
+def _errors(backend: BackendReport) -> str:
+    return ", ".join(f"{status} {rows}" for status, rows in backend.errors.items()) or "0"
+
+
+def _server(report: LoadReport) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="What the server says (mean of a row, ms by phase)", title_justify="left")
+    table.add_column("backend", no_wrap=True)
+    for heading in ("batch rows", "padded/tokens", *PHASES, "sum"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for backend in report.backends:
+        table.add_row(
+            backend.backend,
+            _known(backend.mean_batch_rows, ".2f"),
+            _known(backend.padding_ratio, ".2f"),
+            *(f"{backend.phases_ms[phase]:.2f}" for phase in PHASES),
+            f"{sum(backend.phases_ms.values()):.2f}",
+        )
+    return table
+
+
+def _known(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
