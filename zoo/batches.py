@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.corpus import Corpus, Example, Split
-from zoo.tokenizer import MAX_TOKENS, PAD_ID
+from zoo.tokenizer import MAX_TOKENS, PAD_ID, VOCABULARY_TOKENS
 
 BATCH_TOKENS = 4096
 """Padded tokens of one training batch, at most."""
@@ -60,12 +60,17 @@ class Texts:
 
 
 def encode(corpus: Corpus, tokenizer: Path) -> Texts:
-    """Encode the whole corpus with a `tokenizer.json`; raises `ValueError` if its pad id is not `PAD_ID`."""
+    """Encode the whole corpus with a `tokenizer.json`.
+
+    Raises `ValueError` where its ids are not those that the models were built for.
+    """
     from tokenizers import Tokenizer
 
     encoder = Tokenizer.from_file(str(tokenizer))
     if encoder.token_to_id("[PAD]") != PAD_ID:
         raise ValueError(f"{tokenizer} does not number [PAD] {PAD_ID}")
+    if (size := encoder.get_vocab_size()) > VOCABULARY_TOKENS:
+        raise ValueError(f"{tokenizer} has {size} tokens, and the models embed {VOCABULARY_TOKENS}")
     encoder.enable_truncation(MAX_TOKENS)  # in memory: the file stays without
 
     def rows(split: Split) -> tuple[Encoded, ...]:

@@ -52,6 +52,7 @@ def learn(entry: Entry, texts: Texts, report: Report, log: Path) -> Learned:
         stream(texts.train, recipe.seed),
         epochs=recipe.epochs,
         steps_per_epoch=steps,
+        shuffle=False,
         verbose=0,
         # `watch` comes first: it adds the validation accuracy to what TensorBoard writes.
         callbacks=[watch, keras.callbacks.TensorBoard(str(log), write_graph=False)],

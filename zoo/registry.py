@@ -72,7 +72,8 @@ _ON_TENSORFLOW = (
     ("TF_CPP_MIN_LOG_LEVEL", "3"),
 )
 
-TORCH = Family(Framework.TORCH, "zoo.torch_training", ("torch",))
+# Threads that spin while they wait cost a shared machine ten times what they gain.
+TORCH = Family(Framework.TORCH, "zoo.torch_training", ("torch",), (("OMP_WAIT_POLICY", "PASSIVE"),))
 KERAS = Family(
     Framework.KERAS,
     "zoo.keras_training",

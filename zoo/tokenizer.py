@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD_ID = 0
 VOCABULARY_TOKENS = 8000
-"""The embedding's rows; a tokenizer of a small corpus may use fewer."""
+"""The embedding's rows; a tokenizer may use fewer, never more."""
 MAX_TOKENS = 256
 """What the models of the zoo are trained for: a longer text is cut."""
 REVISION = 1
@@ -48,23 +48,24 @@ def fit(corpus: Corpus, path: Path) -> Path:
 def train(texts: Iterable[str], vocabulary_tokens: int = VOCABULARY_TOKENS) -> Tokenizer:
     """Train an uncased WordPiece tokenizer that wraps a text in [CLS] and [SEP].
 
-    The same texts give the same bytes: the trainer numbers its tokens in the order of a randomly seeded
-    hash table, so they are numbered again, in order of spelling.
+    The same texts give the same bytes. The trainer alone does not promise that: it numbers the characters in
+    the order of a randomly seeded hash table, and their numbers decide between merges of equal frequency.
+    So they are handed to it numbered, as if they were special; the tokenizer returned knows nothing of it.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    normal = [normalizer.normalize_str(text) for text in texts]
+    characters = sorted({character for text in normal for character in text if not character.isspace()})
+    numbered = [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)]
     learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    learner.normalizer = normalizers.BertNormalizer(lowercase=True)
     learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary_tokens, special_tokens=list(SPECIAL_TOKENS), show_progress=False
-    )
-    learner.train_from_iterator(texts, trainer)
-    words = sorted(set(learner.get_vocab()) - set(SPECIAL_TOKENS))
-    ids = {token: number for number, token in enumerate([*SPECIAL_TOKENS, *words])}
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary_tokens, special_tokens=numbered, show_progress=False)
+    learner.train_from_iterator(normal, trainer)
 
+    ids = learner.get_vocab()
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-    tokenizer.normalizer = learner.normalizer
+    tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = learner.pre_tokenizer
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -25,7 +25,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -98,6 +98,10 @@ class Trained:
     cached: bool
 
 
+Run = Callable[[Entry, Corpus, Path, Path, Path], object]
+"""Trains an entry on a corpus with a tokenizer, into a folder, with TensorBoard's events in another."""
+
+
 def train_all(ids: Iterable[str], cache: Path) -> list[Trained]:
     """Train the models of `ids` (all of them for none), one after the other; blocks for minutes.
 
@@ -110,7 +114,24 @@ def train_all(ids: Iterable[str], cache: Path) -> list[Trained]:
     entries = select(ids)
     corpus = fetch(cache / "corpus")
     tokenizer = tokenizers.fit(corpus, cache / TOKENIZER)
-    return [_train(entry, corpus, tokenizer, cache) for entry in entries]
+    return [keep(entry, corpus, tokenizer, cache) for entry in entries]
+
+
+def keep(entry: Entry, corpus: Corpus, tokenizer: Path, cache: Path, *, run: Run | None = None) -> Trained:
+    """Return one trained model, from its folder if that is up to date; `run` (a child) trains it if not."""
+    folder = cache / "zoo" / entry.id
+    with exclusive(folder):
+        wanted = fingerprint(entry, corpus, tokenizer)
+        if (folder / RECORD).is_file():
+            record = Record.read(folder / RECORD)
+            if record.fingerprint == wanted:
+                return Trained(entry.id, folder, record, cached=True)
+        log = cache / "tensorboard" / entry.id
+        if log.exists():
+            shutil.rmtree(log)  # events of an older training would be drawn over the new ones
+        with replacing(folder) as staging:
+            (run or in_child)(entry, corpus, tokenizer, staging, log)
+        return Trained(entry.id, folder, Record.read(folder / RECORD), cached=False)
 
 
 def fingerprint(entry: Entry, corpus: Corpus, tokenizer: Path) -> str:
@@ -130,6 +151,7 @@ def fingerprint(entry: Entry, corpus: Corpus, tokenizer: Path) -> str:
 def learn_here(entry: Entry, corpus: Corpus, tokenizer: Path, out: Path, log: Path) -> Record:
     """Train one model in this process, which imports its framework, and write its folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
+    made_of = fingerprint(entry, corpus, tokenizer)  # now: the code on disk may change meanwhile
     texts = encode(corpus, tokenizer)
     learn: Learn = import_module(entry.family.training).learn
     started_s, started_cpu_s = time.monotonic(), time.process_time()
@@ -149,7 +171,7 @@ def learn_here(entry: Entry, corpus: Corpus, tokenizer: Path, out: Path, log: Pa
         seed=entry.recipe.seed,
         versions={"python": platform.python_version()}
         | {package: version(package) for package in entry.family.packages},
-        fingerprint=fingerprint(entry, corpus, tokenizer),
+        fingerprint=made_of,
     )
     description = Description(
         name=entry.id,
@@ -216,27 +238,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder to write the model into")
     parser.add_argument("--log", type=Path, required=True, help="the folder for TensorBoard's events")
     given = parser.parse_args(arguments)
-    learn_here(ENTRIES[given.id], open_corpus(given.corpus), given.tokenizer, given.out, given.log)
+    try:
+        learn_here(ENTRIES[given.id], open_corpus(given.corpus), given.tokenizer, given.out, given.log)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)  # the parent was interrupted too, and is the one to say so
 
 
-def _train(entry: Entry, corpus: Corpus, tokenizer: Path, cache: Path) -> Trained:
-    """Return one trained model, from its folder if that is up to date."""
-    folder = cache / "zoo" / entry.id
-    with exclusive(folder):
-        wanted = fingerprint(entry, corpus, tokenizer)
-        if (folder / RECORD).is_file():
-            record = Record.read(folder / RECORD)
-            if record.fingerprint == wanted:
-                return Trained(entry.id, folder, record, cached=True)
-        log = cache / "tensorboard" / entry.id
-        if log.exists():
-            shutil.rmtree(log)  # events of an older training would be drawn over the new ones
-        with replacing(folder) as staging:
-            _in_child(entry, corpus, tokenizer, staging, log)
-        return Trained(entry.id, folder, Record.read(folder / RECORD), cached=False)
-
-
-def _in_child(entry: Entry, corpus: Corpus, tokenizer: Path, out: Path, log: Path) -> None:
+def in_child(entry: Entry, corpus: Corpus, tokenizer: Path, out: Path, log: Path) -> None:
     """Run `main` in a child, which is gone when this returns or raises."""
     command = [sys.executable, "-m", "zoo.train", entry.id, "--corpus", str(corpus.folder)]
     command += ["--tokenizer", str(tokenizer), "--out", str(out), "--log", str(log)]
