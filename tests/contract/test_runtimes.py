@@ -1,0 +1,127 @@
+"""What every runtime must do, run by each of them on real artifacts, in the worker that will serve them."""
+
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.core.artifact import ArtifactSpec, Budget
+from server.core.errors import BackendUnavailable
+from server.repository.catalog import scan
+from server.runtimes.registry import ADAPTERS
+from server.runtimes.worker_process import BatchFailed, Launch, WorkerProcess
+from server.text.padding import pad
+
+ARTIFACTS = (
+    ("tiny-bilstm", "onnx"),
+    ("tiny-transformer", "onnx"),
+    ("tiny-bigru", "onnx"),
+    ("tiny-bigru", "saved_model"),
+    ("tiny-lstm", "onnx"),
+    ("tiny-lstm", "saved_model"),
+)
+BOUND = {"atol": 5e-5, "rtol": 1e-5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """An artifact under test, loaded."""
+
+    worker: WorkerProcess
+    launch: Launch
+    vocabulary: int
+    max_tokens: int
+    masks_beyond_end: bool
+
+    async def answer(self, rows: list[np.ndarray], *, beyond: int | np.random.Generator = 0) -> np.ndarray:
+        """Execute rows as one batch; what lies beyond their ends is `beyond`, or random ids."""
+        batch = pad(rows, 0)
+        if isinstance(beyond, np.random.Generator):
+            noise = beyond.integers(1, self.vocabulary, batch.ids.shape)
+            past = np.arange(batch.length)[None, :] >= batch.lengths[:, None]
+            batch.ids[past] = noise[past]
+        return (await self.worker.execute(batch.ids, batch.lengths)).outputs
+
+
+@pytest.fixture(params=ARTIFACTS, ids=lambda one: "-".join(one))
+async def subject(request: pytest.FixtureRequest, tiny_repository: Path) -> AsyncIterator[Subject]:
+    model, kind = request.param
+    published = scan(tiny_repository).models[model]
+    (artifact,) = (one for one in published.manifest.artifacts if one.kind == kind)
+    launch = Launch(ADAPTERS[artifact.runtime], published.spec(artifact), Budget(threads=1))
+    worker = await WorkerProcess.start(launch)
+    manifest = published.manifest
+    yield Subject(worker, launch, manifest.vocabulary, manifest.max_tokens, artifact.parity.masks_beyond_end)
+    await worker.stop()
+
+
+def random_rows(subject: Subject, count: int, seed: int = 3) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(1, subject.max_tokens, count, endpoint=True)
+    return [generator.integers(1, subject.vocabulary, length) for length in lengths]
+
+
+async def test_answers_float32_logits_for_every_row_and_tells_its_version(subject: Subject) -> None:
+    outputs = await subject.answer(random_rows(subject, 5))
+    assert outputs.dtype == np.float32
+    assert outputs.shape == (5, subject.launch.artifact.labels)
+    assert np.isfinite(outputs).all()
+    assert subject.worker.versions
+
+
+async def test_a_row_alone_answers_as_in_any_batch(subject: Subject) -> None:
+    rows = random_rows(subject, 24)
+    together = await subject.answer(rows)
+    alone = np.concatenate([await subject.answer([row]) for row in rows])
+    np.testing.assert_allclose(together, alone, **BOUND)
+
+
+async def test_what_lies_beyond_a_rows_end_changes_nothing(subject: Subject) -> None:
+    rows = random_rows(subject, 24)
+    clean = await subject.answer(rows)
+    if subject.masks_beyond_end:
+        noisy = await subject.answer(rows, beyond=np.random.default_rng(5))
+        np.testing.assert_allclose(noisy, clean, **BOUND)
+    longest = max(rows, key=len)
+    order = [longest, *rows]
+    np.testing.assert_allclose((await subject.answer(order))[1:], clean, **BOUND)
+
+
+async def test_both_axes_are_dynamic_from_one_token_to_the_maximum(subject: Subject) -> None:
+    for count, length in ((1, 1), (64, 1), (1, subject.max_tokens), (3, subject.max_tokens)):
+        outputs = await subject.answer([np.full(length, 4, dtype=np.int64)] * count)
+        assert outputs.shape == (count, subject.launch.artifact.labels)
+
+
+async def test_answers_do_not_depend_on_the_batch_before(subject: Subject) -> None:
+    first, second = random_rows(subject, 2)
+    before = await subject.answer([first])
+    await subject.answer([second] * 7)
+    np.testing.assert_array_equal(await subject.answer([first]), before)
+
+
+async def test_a_batch_that_fails_is_told_and_the_worker_goes_on(subject: Subject) -> None:
+    sound = np.array([4, 5], dtype=np.int64)
+    before = await subject.answer([sound])
+    with pytest.raises(BatchFailed, match=r"\w+: "):
+        await subject.answer([np.array([1 << 40], dtype=np.int64)])
+    np.testing.assert_array_equal(await subject.answer([sound]), before)
+
+
+async def test_an_artifact_that_is_missing_or_damaged_cannot_be_loaded(subject: Subject, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(b"\x08\x07 this is no model")
+    for path in (tmp_path / "nowhere", damaged):
+        artifact: ArtifactSpec = dataclasses.replace(subject.launch.artifact, path=str(path))
+        with pytest.raises(BackendUnavailable, match=r"\w+: .+"):
+            await WorkerProcess.start(dataclasses.replace(subject.launch, artifact=artifact))
+
+
+async def test_a_gpu_that_is_not_there_is_refused(subject: Subject) -> None:
+    if list(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("this machine has a GPU")
+    launch = dataclasses.replace(subject.launch, budget=Budget(threads=1, device="cuda:0"))
+    with pytest.raises(BackendUnavailable, match="device cuda:0"):
+        await WorkerProcess.start(launch)
