@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import shutil
 import sys
@@ -176,7 +175,7 @@ async def export_model_async(
         slots=slots,
         on_progress=on_progress or (lambda progress: None),
     )
-    return await export.run(Path(os.path.abspath(folder)), tuple(dict.fromkeys(artifacts)), verify_with, dry_run)
+    return await export.run(Path.cwd() / folder, tuple(dict.fromkeys(artifacts)), verify_with, dry_run)
 
 
 def possible_artifacts(description: Description) -> tuple[str, ...]:
@@ -326,9 +325,10 @@ class _Export:
         """Convert into one artifact and verify it; a refusal is an outcome."""
         folder = staged / kind
         folder.mkdir()
-        started = time.monotonic()
+        started = 0.0
         try:
             async with self.slots:
+                started = time.monotonic()  # waiting for a slot is no part of the work
                 self._say(kind, "converting")
                 answer = await processes.run(
                     ConvertJob(source=files, artifact=kind, folder=folder, threads=self.threads),
@@ -343,8 +343,8 @@ class _Export:
         converted_s = time.monotonic() - started
         conversion = Conversion.model_validate(answer)
         _, expected = await referring
-        started = time.monotonic()
         async with self.slots:
+            started = time.monotonic()
             verdict = await gate.verify(
                 artifact_spec(conversion, folder, files.labels),
                 ADAPTERS[RUNTIMES[kind]],

@@ -19,6 +19,8 @@ from tests.tiny.descriptions import DESCRIPTIONS, TENSORFLOW, TORCH
 from tests.tiny.texts import write_texts
 
 REPOSITORY = {
+    "tiny-bigru": ("onnx", "saved_model"),
+    "tiny-lstm": ("onnx", "saved_model"),
     "tiny-bilstm": ("onnx",),
     "tiny-transformer": ("onnx",),
 }
@@ -41,7 +43,7 @@ def tiny_sources(tmp_path_factory: pytest.TempPathFactory) -> TinySources:
     """All tiny sources, written by their frameworks in processes of their own."""
     root = tmp_path_factory.mktemp("tiny-sources")
     writers = []
-    for module in (TORCH,):
+    for module in (TORCH, TENSORFLOW):
         names = [name for name in DESCRIPTIONS if _module_of(name) == module]
         writers.append(subprocess.Popen([sys.executable, "-m", module, str(root), *names], **_QUIET))
     for writer in writers:

@@ -9,7 +9,7 @@ from random import Random
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 LABELS = ("negative", "positive")
-MAX_TOKENS = 48
+MAX_TOKENS = 64
 PAD_ID = 0
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _WORDS = tuple(f"word{number}" for number in range(40))
@@ -36,7 +36,7 @@ def write_texts(path: Path, texts: int = 96, seed: int = 0) -> Path:
     with path.open("w", encoding="utf-8") as file:
         for number in range(texts):
             document = number % 8 == 0
-            words = random.randint(20, 60) if document else random.randint(1, 20)
+            words = random.randint(20, 80) if document else random.randint(1, 20)
             line = {
                 "id": f"t{number}",
                 "text": " ".join(random.choice(_WORDS) for _ in range(words)),

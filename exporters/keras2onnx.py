@@ -1,0 +1,37 @@
+"""Keras -> ONNX: recurrent layers by stand-ins, everything else by tf2onnx.
+
+A recurrent layer that has no fused operator stays, and becomes a Loop: right, but slower; the notes say why.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporters.conversion import Conversion, Say, SourceFiles, activation_of
+from exporters.keras_source import open_source, swapped
+from exporters.keras_standins import MARKER_NODE, Standins
+from exporters.onnx_file import status_of
+from exporters.tensorflow_forms import ONNX_FILE, to_onnx
+
+
+def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
+    """Write `model.onnx` into `folder`; raises `SourceError` or `ConversionError`."""
+    import tf2onnx
+
+    source = open_source(files)
+    standins = Standins()
+    model = swapped(source.model, standins.swap)
+    say(f"converting; recurrent layers that become fused operators: {len(standins.recurrences)}")
+    recurrent_ops = to_onnx(source.serving(model), source.inputs, folder, {MARKER_NODE: (standins.handle, [])})
+    status = status_of(recurrent_ops)
+    return Conversion(
+        path=ONNX_FILE,
+        inputs=source.inputs,
+        output=files.output,
+        activation=activation_of(source.columns, files),
+        method="tf2onnx" if status == "exact" else status.value,
+        status=status,
+        recurrent_ops=recurrent_ops,
+        notes=tuple(standins.left),
+        versions={**source.versions, "tf2onnx": str(tf2onnx.__version__)},
+    )

@@ -1,0 +1,249 @@
+"""Stand-ins that carry a mask's lengths through a Keras model and become ONNX's fused recurrent operators.
+
+In a copy of the model each recurrent layer, bidirectional or not, is swapped for a layer whose call is a
+marker: a Python function's node that TensorFlow's graph keeps and never runs, named with a key. The
+converter's handler turns the marker into the operator.
+
+Gates, from Keras to ONNX, kernels transposed: SimpleRNN as it is; LSTM i,f,c,o -> i,o,f,c; GRU z,r,h as it
+is, with `linear_before_reset` where the layer has `reset_after`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporters.recurrence import (
+    SIGMOID,
+    TANH,
+    Activation,
+    Recurrence,
+    RecurrenceKind,
+    UnsupportedRecurrence,
+    bidirectional,
+    reorder,
+)
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+MARKER_NODE = "PyFunc"
+"""The type of node that a marker is in TensorFlow's graph."""
+
+_MARKER = "lockstep_recurrence_"
+_MASKED = "_masked"
+_ACTIVATIONS = {
+    "tanh": TANH,
+    "sigmoid": SIGMOID,
+    "relu": Activation("Relu"),
+    "linear": Activation("Affine", alpha=1.0, beta=0.0),
+    "softsign": Activation("Softsign"),
+    "hard_sigmoid": Activation("HardSigmoid", alpha=1 / 6, beta=0.5),
+}
+"""Keras' name -> ONNX's function."""
+
+
+class Standins:
+    """The recurrences of one model, by key: swaps layers, then converts their markers."""
+
+    def __init__(self) -> None:
+        self.recurrences: dict[str, Recurrence] = {}
+        self.left: list[str] = []
+        """Why each recurrent layer that was not swapped could not be."""
+
+    def swap(self, layer: keras.Layer) -> keras.Layer:
+        """Return the stand-in of a recurrent layer, and any other layer as it is."""
+        import keras
+
+        if not isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional):
+            return layer
+        try:
+            recurrence = describe(layer)
+        except UnsupportedRecurrence as error:
+            self.left.append(f"{layer.name}: {error}")
+            return layer
+        key = f"{_MARKER}{len(self.recurrences)}"
+        self.recurrences[key] = recurrence
+        return _stand_in(layer, recurrence, key)
+
+    def handle(self, graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
+        """Turn one marker into its operator; called by tf2onnx (graph.Graph, graph.Node)."""
+        found = re.search(rf"({_MARKER}\d+){_MASKED}?", node.name)
+        if found is None:
+            raise UnsupportedRecurrence(f"a Python function inside the model ({node.name}) has no ONNX form")
+        recurrence = self.recurrences[found.group(1)]
+        x, *more = node.input
+        lengths = more.pop(0) if found.group().endswith(_MASKED) else ""  # "": an input left out
+        initial = more
+        outputs = list(node.output)
+        shapes = [graph.get_shape(output) for output in outputs]
+        dtypes = [graph.get_dtype(output) for output in outputs]
+        weights = [
+            graph.make_const(f"{node.name}/{part}", array).output[0]
+            for part, array in (
+                ("W", recurrence.weights),
+                ("R", recurrence.recurrent_weights),
+                ("B", recurrence.biases),
+            )
+        ]
+        graph.remove_node(node.name)
+        graph.make_node(
+            recurrence.kind.value,
+            [x, *weights, lengths, *initial],
+            attr=recurrence.attributes,
+            outputs=outputs,
+            name=node.name,
+            shapes=shapes,
+            dtypes=dtypes,
+        )
+
+
+def describe(layer: Any) -> Recurrence:
+    """Describe a recurrent layer or a `Bidirectional`; raises `UnsupportedRecurrence`."""
+    import keras
+
+    if isinstance(layer, keras.layers.Bidirectional):
+        if layer.forward_layer.go_backwards or not layer.backward_layer.go_backwards:
+            raise UnsupportedRecurrence("a Bidirectional whose directions are not forward, backward")
+        return bidirectional(describe(layer.forward_layer), describe(layer.backward_layer))
+    if layer.stateful:
+        raise UnsupportedRecurrence("a stateful layer remembers the batch before")
+    cell = layer.cell
+    kinds = {
+        keras.layers.SimpleRNNCell: RecurrenceKind.RNN,
+        keras.layers.GRUCell: RecurrenceKind.GRU,
+        keras.layers.LSTMCell: RecurrenceKind.LSTM,
+    }
+    if type(cell) not in kinds:  # a subclass may compute anything
+        raise UnsupportedRecurrence(f"a cell of type {type(cell).__name__}")
+    kind = kinds[type(cell)]
+    order = {RecurrenceKind.RNN: (0,), RecurrenceKind.GRU: (0, 1, 2), RecurrenceKind.LSTM: (0, 3, 1, 2)}[kind]
+    weights = reorder(_array(cell.kernel).T, order)
+    recurrent_weights = reorder(_array(cell.recurrent_kernel).T, order)
+    # A GRU with reset_after has two biases, of the input and of the hidden state; the others only the first.
+    biases = np.zeros((2, len(weights)), dtype=np.float32)
+    if cell.use_bias:
+        given = np.atleast_2d(_array(cell.bias))
+        for row, bias in enumerate(given):
+            biases[row] = reorder(bias, order)
+    return Recurrence(
+        kind=kind,
+        input_size=weights.shape[1],
+        hidden_size=cell.units,
+        direction="reverse" if layer.go_backwards else "forward",
+        weights=weights[None],
+        recurrent_weights=recurrent_weights[None],
+        biases=biases.reshape(1, -1),
+        linear_before_reset=kind is RecurrenceKind.GRU and bool(cell.reset_after),
+        activations=_activations(kind, cell),
+    )
+
+
+def _activations(kind: RecurrenceKind, cell: Any) -> tuple[Activation, ...]:
+    candidate = _activation(cell.activation)
+    if kind is RecurrenceKind.RNN:
+        return (candidate,)
+    gates = _activation(cell.recurrent_activation)
+    return (gates, candidate) if kind is RecurrenceKind.GRU else (gates, candidate, candidate)
+
+
+def _activation(function: Any) -> Activation:
+    name = getattr(function, "__name__", str(function))
+    if name not in _ACTIVATIONS:
+        raise UnsupportedRecurrence(f"the activation {name}")
+    return _ACTIVATIONS[name]
+
+
+def _array(variable: Any) -> Any:
+    return np.asarray(variable, dtype=np.float32)
+
+
+def _stand_in(layer: Any, recurrence: Recurrence, key: str) -> keras.Layer:
+    """Return a layer that takes and answers what `layer` does, its recurrence a marker."""
+    import keras
+    import tensorflow as tf
+
+    both = recurrence.directions == 2
+    hidden = recurrence.hidden_size
+
+    class StandIn(keras.layers.Layer):  # type: ignore[misc]  # the framework has no types here
+        """One marker, with time first inside as the operator wants it."""
+
+        def __init__(self) -> None:
+            super().__init__(name=layer.name)
+            self.supports_masking = True
+
+        def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+            return layer.compute_mask(inputs, mask)
+
+        def call(self, sequences: Any, initial_state: Any = None, mask: Any = None) -> Any:
+            lengths = [] if mask is None else [tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)]
+            x = tf.transpose(tf.cast(sequences, tf.float32), [1, 0, 2])
+            y, *final = _marker(recurrence, key, x, lengths, _initial(recurrence, initial_state))
+            # y: [length, directions, batch, hidden]; final: [directions, batch, hidden] each
+            ends = [state[direction] for direction in range(recurrence.directions) for state in final]
+            if layer.return_sequences:
+                outputs = [tf.transpose(y[:, d], [1, 0, 2]) for d in range(recurrence.directions)]
+                if recurrence.direction == "reverse":
+                    # Keras answers the steps of a backward layer in the order that they were taken.
+                    outputs = [tf.reverse(outputs[0], axis=[1])]
+            else:
+                outputs = [ends[0], ends[recurrence.states]] if both else [ends[0]]
+            merged = _merge(layer.merge_mode, y, outputs, layer.return_sequences, hidden) if both else outputs[0]
+            if not layer.return_state:
+                return merged
+            return (*merged, *ends) if isinstance(merged, tuple) else (merged, *ends)
+
+    return StandIn()
+
+
+def _marker(
+    recurrence: Recurrence, key: str, x: tf.Tensor, lengths: list[tf.Tensor], initial: list[tf.Tensor]
+) -> list[tf.Tensor]:
+    import tensorflow as tf
+
+    def never_run(*_: Any) -> Any:
+        raise AssertionError("a stand-in is converted, never run")
+
+    answered = tf.numpy_function(
+        never_run,
+        [x, *lengths, *initial],
+        [tf.float32] * (1 + recurrence.states),
+        name=f"{key}{_MASKED if lengths else ''}",
+    )
+    directions, hidden = recurrence.directions, recurrence.hidden_size
+    y = tf.ensure_shape(answered[0], [None, directions, None, hidden])
+    return [y, *(tf.ensure_shape(state, [directions, None, hidden]) for state in answered[1:])]
+
+
+def _initial(recurrence: Recurrence, given: Any) -> list[tf.Tensor]:
+    """Return initial states [directions, batch, hidden] from Keras' list: one direction's, then the other's."""
+    import tensorflow as tf
+
+    if given is None:
+        return []
+    states = list(given) if isinstance(given, list | tuple) else [given]
+    return [tf.stack(states[state :: recurrence.states]) for state in range(recurrence.states)]
+
+
+def _merge(mode: str | None, y: tf.Tensor, outputs: list[tf.Tensor], sequences: bool, hidden: int) -> Any:
+    import tensorflow as tf
+
+    if mode == "concat" and sequences:
+        # [length, 2, batch, hidden] -> [batch, length, 2 * hidden] by one transposition
+        together = tf.transpose(y, [2, 0, 1, 3])
+        shape = tf.shape(together)
+        return tf.ensure_shape(tf.reshape(together, [shape[0], shape[1], 2 * hidden]), [None, None, 2 * hidden])
+    forward, backward = outputs
+    if mode == "concat":
+        return tf.concat([forward, backward], axis=-1)
+    if mode == "sum":
+        return forward + backward
+    if mode == "ave":
+        return (forward + backward) / 2
+    if mode == "mul":
+        return forward * backward
+    return (forward, backward)
