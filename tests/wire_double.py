@@ -7,8 +7,10 @@ with a reply that nobody asked for is an error: the test expected a call that ne
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -203,3 +205,27 @@ class ServerDouble(wire_grpc.SentimentServiceServicer, oip_grpc.GRPCInferenceSer
             for model, backends in self.models.items()
             for name in (model, *(f"{model}@{backend}" for backend in backends))
         ]
+
+
+@contextmanager
+def double_in_a_thread(*replies: Reply, models: Mapping[str, tuple[str, ...]] | None = None) -> Iterator[ServerDouble]:
+    """A caller that blocks its thread needs a server in another."""
+    made: list[ServerDouble] = []
+    started, stop = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def serve() -> None:
+        async with ServerDouble(*replies, models=models) as server:
+            made.append(server)
+            loops.append(asyncio.get_running_loop())
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    started.wait()
+    try:
+        yield made[0]
+    finally:
+        loops[0].call_soon_threadsafe(stop.set)
+        thread.join()

@@ -17,6 +17,7 @@ from clients.loadtest.latency import Latencies
 from clients.loadtest.report import BackendReport, LoadReport
 from clients.loadtest.table import describe
 from clients.loadtest.tally import LENGTH_EDGES, PHASES, length_label
+from clients.transport import is_loopback
 
 Figure = dict[str, Any]
 """`data` and `layout` of plotly.js. Colours that follow the light or dark theme are the template's."""
@@ -31,8 +32,8 @@ PHASE_COLOURS: Final = {
     "execute": "#3b6fe0",
     "respond": "#cf8fb4",
 }
-PERCENTILES: Final = (0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.75, 99.9, 99.95, 99.99)
-TICKS: Final = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99)
+PERCENTILES: Final = (10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.75, 99.9, 99.95, 99.99)
+TICKS: Final = (10.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +80,18 @@ def render_page(reports: Sequence[LoadReport], *, title: str = "Load test") -> s
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["number"] = _number
-    environment.filters["bar_pct"] = _bar_pct
     return environment.get_template("page.html.j2").render(
         title=title,
         sections=sections,
         colours=colours,
         figures={plot.element: plot.figure for section in sections for plot in section.plots},
         plotly_js=get_plotlyjs(),
+        shared=is_loopback(reports[0].plan.address),
     )
 
 
 def _number(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def _bar_pct(value: float, values: Sequence[float]) -> str:
-    """Return how long a bar of `value` is beside the longest of `values`, percent."""
-    longest = max(values, default=0.0)
-    return f"{100 * value / longest:.1f}" if longest else "0"
 
 
 def _colours(reports: Sequence[LoadReport]) -> dict[str, str]:
@@ -120,7 +115,7 @@ def _plots(report: LoadReport, prefix: str, colours: dict[str, str]) -> tuple[Pl
         Plot(
             f"{prefix}-throughput",
             "Throughput",
-            "Texts a second, offered and answered; dots are the rounds.",
+            "Texts a second: offered (pale, behind) and answered; dots are the rounds.",
             _throughput(backends, colours),
         ),
         Plot(
@@ -139,7 +134,7 @@ def _plots(report: LoadReport, prefix: str, colours: dict[str, str]) -> tuple[Pl
         Plot(
             f"{prefix}-batches",
             "Batches and padding",
-            "Texts executed together, and what the runtime computes for each token that counts.",
+            "Texts executed together; tokens computed for each that counts.",
             _batches(backends, colours),
         ),
     )
@@ -149,8 +144,8 @@ def _percentiles(backends: Sequence[BackendReport], colours: dict[str, str]) -> 
     data = []
     for backend in backends:
         latencies = Latencies.decode(backend.latency.histogram)
-        # A percentile is drawn where at least ten calls lie beyond it; fewer say little.
-        shown = [p for p in PERCENTILES if p < 90 or len(latencies) * (1 - p / 100) >= 10]
+        # A percentile is drawn where at least five calls lie beyond it; fewer say little.
+        shown = [p for p in PERCENTILES if p < 90 or len(latencies) * (1 - p / 100) >= 5]
         data.append(
             {
                 "type": "scatter",
@@ -171,7 +166,7 @@ def _percentiles(backends: Sequence[BackendReport], colours: dict[str, str]) -> 
             "xaxis": {
                 "type": "log",
                 "tickvals": [_rarity(tick) for tick in TICKS],
-                "ticktext": [f"p{tick:g}" if tick else "min" for tick in TICKS],
+                "ticktext": [f"p{tick:g}" for tick in TICKS],
             },
             "yaxis": {"title": {"text": "ms"}, "rangemode": "tozero"},
         },
@@ -193,6 +188,7 @@ def _throughput(backends: Sequence[BackendReport], colours: dict[str, str]) -> F
                 "x": names,
                 "y": [backend.offered_rows_per_s for backend in backends],
                 "marker": {"color": [colours[name] for name in names], "opacity": 0.28},
+                "width": 0.62,
                 "hovertemplate": "offered %{y:,.1f}/s<extra></extra>",
             },
             {
@@ -201,6 +197,7 @@ def _throughput(backends: Sequence[BackendReport], colours: dict[str, str]) -> F
                 "x": names,
                 "y": [backend.achieved_rows_per_s for backend in backends],
                 "marker": {"color": [colours[name] for name in names]},
+                "width": 0.4,
                 "texttemplate": "%{y:,.0f}",
                 "textposition": "inside",
                 "insidetextanchor": "middle",
@@ -223,8 +220,7 @@ def _throughput(backends: Sequence[BackendReport], colours: dict[str, str]) -> F
             ),
         ],
         "layout": {
-            "barmode": "group",
-            "bargap": 0.35,
+            "barmode": "overlay",
             "showlegend": False,
             "yaxis": {"title": {"text": "texts / s"}, "rangemode": "tozero"},
         },
@@ -322,13 +318,23 @@ def _batches(backends: Sequence[BackendReport], colours: dict[str, str]) -> Figu
         "layout": {
             "showlegend": False,
             "bargap": 0.45,
-            "xaxis": {"domain": [0, 0.45]},
-            "xaxis2": {"domain": [0.57, 1], "anchor": "y2"},
-            "yaxis": {"title": {"text": "texts in a batch"}, "rangemode": "tozero"},
-            "yaxis2": {
-                "title": {"text": "padded tokens / tokens"},
-                "rangemode": "tozero",
-                "anchor": "x2",
-            },
+            "margin": {"l": 40, "r": 16, "t": 40, "b": 44},
+            "xaxis": {"domain": [0, 0.46]},
+            "xaxis2": {"domain": [0.56, 1], "anchor": "y2"},
+            "yaxis": {"rangemode": "tozero"},
+            "yaxis2": {"rangemode": "tozero", "anchor": "x2"},
+            "annotations": [
+                {
+                    "text": text,
+                    "x": x,
+                    "y": 1.05,
+                    "xref": "paper",
+                    "yref": "paper",
+                    "xanchor": "center",
+                    "yanchor": "bottom",
+                    "showarrow": False,
+                }
+                for text, x in (("texts in a batch", 0.23), ("padded tokens / tokens", 0.78))
+            ],
         },
     }

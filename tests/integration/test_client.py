@@ -1,7 +1,5 @@
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import grpc
 import pytest
@@ -23,7 +21,7 @@ from clients import (
     raise_for_errors,
 )
 from protos import sentiment_pb2 as wire
-from tests.wire_double import LABELS, Fail, FailRows, Hold, Malformed, ServerDouble
+from tests.wire_double import LABELS, Fail, FailRows, Hold, Malformed, ServerDouble, double_in_a_thread
 
 SOON = RetryPolicy(initial_s=0.001, longest_s=0.002)
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -237,30 +235,6 @@ async def test_statistics_subtract() -> None:
     added = after.since(before)
     assert (added.rows, added.batches, added.success.count) == (2, 1, 1)
     assert added.success.mean_ms == pytest.approx(8.2)
-
-
-@contextmanager
-def double_in_a_thread() -> Iterator[ServerDouble]:
-    """The sync face blocks its thread, so its server needs another."""
-    made: list[ServerDouble] = []
-    started, stop = threading.Event(), asyncio.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def serve() -> None:
-        async with ServerDouble() as server:
-            made.append(server)
-            loops.append(asyncio.get_running_loop())
-            started.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    started.wait()
-    try:
-        yield made[0]
-    finally:
-        loops[0].call_soon_threadsafe(stop.set)
-        thread.join()
 
 
 def test_the_sync_face_answers_and_raises_what_the_async_one_does() -> None:

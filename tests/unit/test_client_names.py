@@ -22,3 +22,13 @@ def test_the_client_needs_the_base_install_only() -> None:
     code = f"import sys, clients; print([m for m in {heavy.split()} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_importing_the_commands_is_cheap() -> None:
+    heavy = "grpc google.protobuf rich asyncio hdrh plotly jinja2 clients numpy server"
+    code = (
+        "import sys; import lockstep.commands.classify, lockstep.commands.loadtest;"
+        f"print([m for m in {heavy.split()} if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
