@@ -245,10 +245,9 @@ def _phases(backends: Sequence[BackendReport]) -> Figure:
         "layout": {
             "barmode": "stack",
             "bargap": 0.35,
-            "height": 130 + 52 * len(names),
+            "height": 140 + 52 * len(names),
             "xaxis": {"title": {"text": "ms"}},
             "yaxis": {"autorange": "reversed", "automargin": True},
-            "legend": {"traceorder": "normal"},
         },
     }
 

@@ -109,6 +109,7 @@ class BackendReport:
     backend: str
     threads: int | None  # None: the server did not tell
     window_s: float  # measured, all rounds together
+    offered_rows: int  # meant to start inside the window; each is answered or failed, unless interrupted
     rows: int  # answered
     calls: int  # answered
     errors: dict[str, int]  # rows by status
@@ -144,6 +145,7 @@ class BackendReport:
             backend=backend,
             threads=threads,
             window_s=total.window_s,
+            offered_rows=total.offered_rows,
             rows=rows,
             calls=total.calls,
             errors=dict(sorted(total.errors.items())),

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clients.loadtest.plan import LoadPlan
-from clients.loadtest.report import BackendReport, LoadReport
+from clients.loadtest.report import LoadReport
 from clients.loadtest.tally import PHASES
 
 
@@ -49,16 +49,12 @@ def _callers(report: LoadReport) -> Table:
             backend.backend,
             "?" if backend.threads is None else str(backend.threads),
             str(backend.rows),
-            _errors(backend),
+            str(backend.failed_rows),
             f"{backend.offered_rows_per_s:,.1f}",
             f"{backend.achieved_rows_per_s:,.1f}",
             *(f"{ms:,.2f}" for ms in (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.max_ms)),
         )
     return table
-
-
-def _errors(backend: BackendReport) -> str:
-    return ", ".join(f"{status} {rows}" for status, rows in backend.errors.items()) or "0"
 
 
 def _server(report: LoadReport) -> Table:

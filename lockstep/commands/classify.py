@@ -161,44 +161,53 @@ def _documents(texts: list[str], model: str, answers: Answers) -> list[dict[str,
 
 
 def _print(texts: list[str], model: str, answers: Answers) -> None:
+    from dataclasses import fields
+
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from clients import RowError
+    from clients import Phases, RowError
 
-    # A pipe has no width of its own: the table keeps its columns there.
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    table = Table(title=model, title_justify="left", box=box.SIMPLE_HEAD, caption_justify="left")
-    table.caption = "Times in milliseconds, by the server's clock."
-    table.add_column("text", no_wrap=True, overflow="ellipsis", min_width=12, max_width=44)
-    table.add_column("backend", no_wrap=True)
-    table.add_column("label", no_wrap=True)
-    table.add_column("prob.", justify="right")
-    for heading in ("tokens", "decode", "tokenize", "queue", "pad", "transfer", "execute", "respond", "total"):
-        table.add_column(heading, justify="right", min_width=5)
+    # A pipe has no width of its own: the tables keep their columns there.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    style: dict[str, Any] = {
+        "title_justify": "left",
+        "box": box.SIMPLE_HEAD,
+        "padding": (0, 1, 0, 0),
+        "pad_edge": False,
+    }
+    labels = Table(title=model, **style)
+    labels.add_column("#", justify="right", min_width=len(str(len(texts))))
+    labels.add_column("text", no_wrap=True, overflow="ellipsis", max_width=60)
+    for heading in ("backend", "label"):
+        labels.add_column(heading, no_wrap=True)
+    for heading in ("probability", "tokens", "batch"):
+        labels.add_column(heading, justify="right", no_wrap=True)
+    times = Table(title="Where the time went, ms by the server's clock", **style)
+    times.add_column("#", justify="right", min_width=len(str(len(texts))))
+    times.add_column("backend", no_wrap=True)
+    for phase in (*(field.name.removesuffix("_ms") for field in fields(Phases)), "total"):
+        times.add_column(phase, justify="right", no_wrap=True)
     failures: list[str] = []
     for row, text in enumerate(texts):
         for index, (pinned, results) in enumerate(answers):
             result = results[row]
-            shown = Text(text if index == 0 else "")
+            number, shown = (str(row + 1), Text(text)) if index == 0 else ("", Text())
             if isinstance(result, RowError):
-                table.add_row(shown, pinned, Text(result.kind, "red"))
+                labels.add_row(number, shown, pinned, Text(result.kind, "red"))
                 failures.append(f"text {row + 1}{f' on {pinned}' * bool(pinned)}: {result.message}")
                 continue
-            phases = (*result.phases.as_dict().values(), result.phases.total_ms)
-            table.add_row(
-                shown,
-                result.backend,
-                result.label,
-                f"{result.score:.4f}",
-                f"{result.tokens}{'+' * result.truncated}",
-                *(f"{phase_ms:.2f}" for phase_ms in phases),
+            tokens = f"{result.tokens}{' (cut)' * result.truncated}"
+            labels.add_row(
+                number, shown, result.backend, result.label, f"{result.score:.4f}", tokens, str(result.batch_rows)
             )
-    if any(not isinstance(r, RowError) and r.truncated for _, results in answers for r in results):
-        table.caption += " +: the text was cut."
-    console.print(table)
+            phases = (*result.phases.as_dict().values(), result.phases.total_ms)
+            times.add_row(number, result.backend, *(f"{phase_ms:.2f}" for phase_ms in phases))
+    console.print(labels)
+    if times.row_count:
+        console.print(times)
     if len(answers) > 1:
         console.print(_agreement(answers), highlight=False)
     for failure in failures:

@@ -61,6 +61,7 @@ def test_every_backend_of_the_model_is_measured_and_the_server_agrees_on_the_cou
         assert backend.phases_ms["execute"] == pytest.approx(6.0)
         assert backend.server is not None
         assert (backend.server.rows, backend.server.mean_batch_rows) == (24, 3.0)
+        assert backend.offered_rows == 24
         assert [turn.round for turn in backend.rounds] == [0, 1]
     assert report.server == "double 1"
 
