@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -75,6 +76,7 @@ class Progress:
     model: str
     artifact: str | None  # None: the source itself
     message: str
+    done: bool = False  # the last word on this artifact, or on the source
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,7 @@ class _Export:
         published = latest(self.repository, self.description.name)
         same = published if published and published.manifest.source.sha256 == sha256 else None
         if same is not None and not dry_run and set(artifacts) <= _kinds(same):
-            self._say(None, f"unchanged since version {same.manifest.version}")
+            self._say(None, f"unchanged since version {same.manifest.version}", done=True)
             return self._unchanged(same, artifacts, time.monotonic() - started)
         try:
             encoder = TextEncoder.from_file(tokenizer, max_tokens)
@@ -228,11 +230,14 @@ class _Export:
             raise SourceError(str(error)) from error
         texts = held_out.read(verify_with, encoder, self.description.labels)
         files = self._source_files(folder, tokenizer, max_tokens)
-        with staging(self.repository) as staged, tempfile.TemporaryDirectory(prefix="lockstep-") as scratch:
-            work = Path(scratch)
+        with ExitStack() as stack:
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lockstep-")))
+            staged = stack.enter_context(staging(work if dry_run else self.repository))
             reference, expected, outcomes = await self._convert_and_verify(
                 files, artifacts, texts, encoder.vocabulary, staged, work
             )
+            if self._fingerprint(folder, tokenizer, _weights(folder / self.description.weights), max_tokens) != sha256:
+                raise SourceError("the source's files changed while it was exported: export it again")
             passed = [outcome for outcome in outcomes if isinstance(outcome.made, _Converted)]
             of_source = accuracy(expected.rows, texts.labels, texts.sentences)
             version: int | None = None
@@ -245,7 +250,7 @@ class _Export:
                 manifest = self._manifest(outcomes, files, encoder, reference, of_source, sha256, staged, tokenizer)
                 version = publish(staged, self.repository, manifest, carried=same).version
                 result = "published"
-                self._say(None, f"published as version {version}")
+                self._say(None, f"published as version {version}", done=True)
         return ExportReport(
             model=self.description.name,
             framework=self.description.framework.value,
@@ -338,30 +343,35 @@ class _Export:
                     say=lambda text: self._say(kind, text),
                 )
         except ConversionError as error:
-            self._say(kind, "refused")
+            self._say(kind, "refused: cannot be converted", done=True)
             return _Outcome(kind, Refusal(f"cannot be converted: {error}"), None, None, time.monotonic() - started)
         converted_s = time.monotonic() - started
         conversion = Conversion.model_validate(answer)
         _, expected = await referring
         async with self.slots:
             started = time.monotonic()
-            verdict = await gate.verify(
-                artifact_spec(conversion, folder, files.labels),
-                ADAPTERS[RUNTIMES[kind]],
-                texts,
-                expected,
-                pad_id=files.pad_id,
-                vocabulary=vocabulary,
-                max_tokens=files.max_tokens,
-                budget=Budget(threads=self.threads),
-                say=lambda text: self._say(kind, text),
-            )
+            verdict: gate.Passed | Refusal
+            try:
+                async with asyncio.timeout(JOB_TIMEOUT_S):
+                    verdict = await gate.verify(
+                        artifact_spec(conversion, folder, files.labels),
+                        ADAPTERS[RUNTIMES[kind]],
+                        texts,
+                        expected,
+                        pad_id=files.pad_id,
+                        vocabulary=vocabulary,
+                        max_tokens=files.max_tokens,
+                        budget=Budget(threads=self.threads),
+                        say=lambda text: self._say(kind, text),
+                    )
+            except TimeoutError:
+                verdict = Refusal(f"it did not answer the held-out rows within {JOB_TIMEOUT_S:.0f} s")
         seconds = converted_s + time.monotonic() - started
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         if isinstance(verdict, Refusal):
-            self._say(kind, "refused by the gate")
+            self._say(kind, "refused by the gate", done=True)
             return _Outcome(kind, verdict, conversion, size, seconds)
-        self._say(kind, f"verified: {conversion.status.value}")
+        self._say(kind, f"verified: {conversion.status.value}", done=True)
         return _Outcome(kind, _Converted(conversion, verdict.parity), conversion, size, seconds)
 
     def _manifest(
@@ -451,8 +461,8 @@ class _Export:
         stated["max_tokens"] = max_tokens
         return fingerprint(files, [json.dumps(stated, sort_keys=True)])
 
-    def _say(self, artifact: str | None, message: str) -> None:
-        self.on_progress(Progress(self.description.name, artifact, message))
+    def _say(self, artifact: str | None, message: str, *, done: bool = False) -> None:
+        self.on_progress(Progress(self.description.name, artifact, message, done))
 
 
 def artifact_spec(conversion: Conversion, folder: Path, labels: int) -> ArtifactSpec:

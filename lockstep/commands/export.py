@@ -1,0 +1,357 @@
+"""`lockstep export`: a trained model in, verified artifacts in the repository out.
+
+Importing this module imports no framework and no exporter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from exporters.export import ArtifactReport, ExportReport, OnProgress, Progress
+    from exporters.source import Description
+
+    Order = tuple[Description, Path]  # a source, and what its paths are relative to
+
+FAILED, SOME_REFUSED, INTERRUPTED = 1, 3, 130  # exit codes; 2 is click's own, for usage
+
+_LOG_WIDTH = 120
+
+_EXIT_CODES = """
+\b
+Exit codes: 0 all were published (or unchanged); 1 an error; 2 wrong usage;
+3 some were refused; 130 interrupted.
+"""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_FILE = click.Path(path_type=Path)
+
+
+@click.group(
+    "export", epilog="A refused artifact leaves nothing behind: the repository only ever holds whole versions."
+)
+def export() -> None:
+    """Export a trained model, verify it against its source, publish it.
+
+    Each artifact is executed by the worker that will serve it, over batches of many sizes and lengths of
+    held-out text, and is published only where it answers as its source does.
+    """
+
+
+def _options(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_publishing = _options(
+    click.option("--to", "to", metavar="KINDS", help="Artifacts, separated by commas.  [default: all there are]"),
+    click.option("--repository", type=_FILE, default=Path("models"), show_default=True, metavar="DIR"),
+    click.option(
+        "--verify-with",
+        type=_FILE,
+        default=Path(".cache/corpus/test.jsonl"),
+        show_default=True,
+        metavar="TEXTS.JSONL",
+        help='Held-out texts, one object a line: {"text": "...", "label": 0}; labels are optional.',
+    ),
+    click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of each process."),
+    click.option("--parallel", type=click.IntRange(1), default=2, show_default=True, help="Processes at once."),
+    click.option("--dry-run", is_flag=True, help="Convert and verify, publish nothing."),
+    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+)
+_describing = _options(
+    click.option("--name", required=True, help="Of the model in the repository."),
+    click.option("--tokenizer", required=True, type=_FILE, metavar="TOKENIZER.JSON"),
+    click.option("--labels", required=True, metavar="A,B", help="In the order of the model's outputs."),
+    click.option("--layer", default="custom", show_default=True, help="The kind of layer in a word, for people."),
+    click.option(
+        "--max-tokens",
+        type=click.IntRange(1),
+        help="The longest text the model takes.  [default: the tokenizer's, the config's, or 512]",
+    ),
+    click.option("--output", type=click.Choice(["logits", "probabilities"]), default="logits", show_default=True),
+    click.option(
+        "--activation",
+        type=click.Choice(["softmax", "sigmoid"]),
+        default="softmax",
+        show_default=True,
+        help="What turns logits into probabilities; one sigmoid column becomes two labels.",
+    ),
+)
+
+
+@export.command("torch", epilog=_EXIT_CODES)
+@click.argument("build", metavar="PACKAGE.MODULE:BUILD")
+@click.option("--weights", required=True, type=_FILE, help="A .safetensors file, or a state_dict of tensors alone.")
+@_describing
+@_publishing
+def torch_command(build: str, weights: Path, **options: Any) -> None:
+    """Export a PyTorch model.
+
+    BUILD returns the module; this imports and runs your own code. `forward` takes input_ids, and
+    attention_mask or lengths, by these names, and returns [batch, labels].
+    """
+    _export_one("torch", build=build, weights=weights, **options)
+
+
+@export.command("keras", epilog=_EXIT_CODES)
+@click.argument("model", type=_FILE, metavar="MODEL.KERAS")
+@_describing
+@_publishing
+def keras_command(model: Path, **options: Any) -> None:
+    """Export a Keras model, saved under any backend.
+
+    The file is loaded in Keras' safe mode, which runs no code of the file's.
+    """
+    _export_one("keras", build=None, weights=model, **options)
+
+
+@export.command("tf2", epilog=_EXIT_CODES)
+@click.argument("build", metavar="PACKAGE.MODULE:BUILD")
+@click.option("--checkpoint", required=True, type=_FILE, metavar="PREFIX", help="Of tf.train.Checkpoint(model=module).")
+@_describing
+@_publishing
+def tf2_command(build: str, checkpoint: Path, **options: Any) -> None:
+    """Export a TensorFlow module.
+
+    BUILD returns a tf.Module; this imports and runs your own code. Its `__call__` is a tf.function of
+    input_ids, and lengths or attention_mask, by these names, and returns [batch, labels].
+    """
+    _export_one("tf2", build=build, weights=checkpoint, **options)
+
+
+@export.command("folder", epilog=_EXIT_CODES)
+@click.argument("folders", nargs=-1, required=True, type=_FILE, metavar="DIR...")
+@_publishing
+def folder_command(folders: tuple[Path, ...], **options: Any) -> None:
+    """Export source folders, each with its description.json.
+
+    A description may name PACKAGE.MODULE:BUILD; this imports and runs that code.
+    """
+    from pydantic import ValidationError
+
+    from exporters.source import Description
+
+    orders = []
+    for folder in folders:
+        path = folder / "description.json"
+        try:
+            orders.append((Description.read(path), folder))
+        except OSError as error:
+            _fail(f"{path}: {error.strerror}: a source folder holds a description.json")
+        except ValidationError as error:
+            _fail(f"{path}: {_first_fault(error)}")
+    _run(orders, **options)
+
+
+def _export_one(
+    framework: str,
+    *,
+    build: str | None,
+    weights: Path,
+    name: str,
+    tokenizer: Path,
+    labels: str,
+    layer: str,
+    max_tokens: int | None,
+    output: str,
+    activation: str,
+    **options: Any,
+) -> None:
+    from pydantic import ValidationError
+
+    from exporters.source import Description
+
+    try:
+        description = Description.model_validate(
+            {
+                "name": name,
+                "framework": framework,
+                "layer": layer,
+                "labels": tuple(label.strip() for label in labels.split(",") if label.strip()),
+                "tokenizer": str(tokenizer),
+                "weights": str(weights),
+                "build": build,
+                "max_tokens": max_tokens,
+                "output": output,
+                "activation": activation,
+            }
+        )
+    except ValidationError as error:
+        raise click.UsageError(_first_fault(error)) from error
+    _run([(description, Path.cwd())], **options)
+
+
+def _run(
+    orders: Sequence[Order],
+    *,
+    to: str | None,
+    repository: Path,
+    verify_with: Path,
+    threads: int,
+    parallel: int,
+    dry_run: bool,
+    as_json: bool,
+) -> NoReturn:
+    import asyncio
+
+    asked = tuple(kind.strip() for kind in to.split(",") if kind.strip()) if to else None
+
+    async def export_all(on_progress: OnProgress) -> list[ExportReport | BaseException]:
+        from exporters.export import export_model_async, possible_artifacts
+
+        slots = asyncio.Semaphore(parallel)
+        return await asyncio.gather(
+            *(
+                export_model_async(
+                    description,
+                    folder,
+                    artifacts=asked or possible_artifacts(description),
+                    verify_with=verify_with,
+                    repository=repository,
+                    threads=threads,
+                    slots=slots,
+                    dry_run=dry_run,
+                    on_progress=on_progress,
+                )
+                for description, folder in orders
+            ),
+            return_exceptions=True,
+        )
+
+    try:
+        with _shown() as on_progress:
+            results = asyncio.run(export_all(on_progress))
+    except KeyboardInterrupt:
+        click.echo("interrupted: what was published before is whole, and nothing else was left behind", err=True)
+        sys.exit(INTERRUPTED)
+    _finish(orders, results, as_json)
+
+
+def _finish(orders: Sequence[Order], results: Sequence[ExportReport | BaseException], as_json: bool) -> NoReturn:
+    from exporters.conversion import ExportError
+
+    reports: list[ExportReport] = []
+    errors: list[tuple[str, str]] = []
+    for (description, _), result in zip(orders, results, strict=True):
+        if isinstance(result, ExportError):
+            errors.append((description.name, str(result)))
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            reports.append(result)
+    if as_json:
+        document = {
+            "models": [dataclasses.asdict(report) for report in reports],
+            "errors": [{"model": name, "error": message} for name, message in errors],
+        }
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    elif reports:
+        _print(reports)
+    for name, message in errors:
+        click.echo(f"Error: {name}: {message}", err=True)
+    sys.exit(FAILED if errors else SOME_REFUSED if any(report.refused for report in reports) else 0)
+
+
+@contextmanager
+def _shown() -> Iterator[OnProgress]:
+    """Show progress on standard error: live on a terminal, else a line for each step."""
+    from rich.console import Console
+    from rich.progress import Progress as Live
+    from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+
+        def tell(progress: Progress) -> None:
+            click.echo(f"{_subject(progress)}: {progress.message}", err=True)
+
+        yield tell
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[now]}"), TimeElapsedColumn())
+    with Live(*columns, console=console) as live:
+        tasks: dict[str, TaskID] = {}
+
+        def show(progress: Progress) -> None:
+            subject = _subject(progress)
+            if subject not in tasks:
+                tasks[subject] = live.add_task(subject, total=1, now="")
+            live.update(tasks[subject], now=progress.message, completed=int(progress.done))
+
+        yield show
+
+
+def _subject(progress: Progress) -> str:
+    return f"{progress.model} {progress.artifact or 'source'}"
+
+
+def _print(reports: Sequence[ExportReport]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("model", "artifact", "status", "recurrence"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("size", "difference", "padding", "accuracy (source)", "s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for report in reports:
+        for artifact in report.artifacts:
+            table.add_row(report.model, *_cells(artifact))
+    # A pipe or a log has no width of its own.
+    console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
+    console.print(table)
+    for report in reports:
+        for artifact in report.artifacts:
+            if artifact.reason:
+                click.echo(f"{report.model} {artifact.artifact}: {artifact.status}: {artifact.reason}")
+        version = f" (version {report.version})" if report.version else ""
+        click.echo(f"{report.model}: {report.outcome}{version}")
+
+
+def _cells(artifact: ArtifactReport) -> tuple[str, ...]:
+    operators = ", ".join(f"{count} {kind}" for kind, count in artifact.recurrent_ops.items())
+    return (
+        artifact.artifact,
+        artifact.status.value,
+        operators or "-",
+        f"{artifact.bytes / 1e6:.1f} MB" if artifact.bytes is not None else "-",
+        _small(artifact.max_abs_diff),
+        _small(artifact.padding_invariance),
+        f"{_share(artifact.accuracy)} ({_share(artifact.source_accuracy)})",
+        f"{artifact.seconds:.1f}",
+    )
+
+
+def _small(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _first_fault(error: Any) -> str:
+    """Return the first fault of a pydantic `ValidationError` in words."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(FAILED)
