@@ -22,6 +22,7 @@ ARTIFACTS = (
     ("tiny-lstm", "onnx"),
     ("tiny-lstm", "saved_model"),
 )
+HAS_GPU = any(Path("/dev").glob("nvidia[0-9]*"))
 BOUND = {"atol": 5e-5, "rtol": 1e-5}
 
 
@@ -119,9 +120,8 @@ async def test_an_artifact_that_is_missing_or_damaged_cannot_be_loaded(subject: 
             await WorkerProcess.start(dataclasses.replace(subject.launch, artifact=artifact))
 
 
+@pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
 async def test_a_gpu_that_is_not_there_is_refused(subject: Subject) -> None:
-    if list(Path("/dev").glob("nvidia[0-9]*")):
-        pytest.skip("this machine has a GPU")
     launch = dataclasses.replace(subject.launch, budget=Budget(threads=1, device="cuda:0"))
     with pytest.raises(BackendUnavailable, match="device cuda:0"):
         await WorkerProcess.start(launch)

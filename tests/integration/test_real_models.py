@@ -9,15 +9,15 @@ import pytest
 from protos import sentiment_pb2 as pb
 from server.repository.catalog import scan
 from tests.serving import Served, eventually, serving
-from tests.tiny.texts import WORDS
 
 ROWS = 512
+WORDS = [f"word{number}" for number in range(40)]
 
 
 def texts(seed: int = 11) -> list[str]:
     """Texts of very different lengths: many short, some as long as the model takes."""
     generator = random.Random(seed)
-    lengths = [min(28, int(generator.paretovariate(0.7))) for _ in range(ROWS)]
+    lengths = [min(60, int(generator.paretovariate(0.7))) for _ in range(ROWS)]
     return [" ".join(generator.choices(WORDS, k=length)) for length in lengths]
 
 
