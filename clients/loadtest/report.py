@@ -10,7 +10,7 @@ from typing import Final
 
 from clients.loadtest.document import DocumentInvalid, from_document, to_document
 from clients.loadtest.latency import Latencies
-from clients.loadtest.plan import LoadPlan
+from clients.loadtest.plan import FREE, LoadPlan
 from clients.loadtest.tally import Tally, length_label
 from clients.results import ModelStatistics
 
@@ -222,7 +222,7 @@ def warnings_of(backends: Sequence[BackendReport]) -> tuple[str, ...]:
                 f"{backend.backend}: {backend.failed_rows} rows failed and are in no percentile: "
                 + ", ".join(f"{status} {rows}" for status, rows in backend.errors.items())
             )
-    budgets = {backend.backend: backend.threads for backend in backends}
+    budgets = {backend.backend: backend.threads for backend in backends if backend.backend != FREE}
     known = {threads for threads in budgets.values() if threads is not None}
     if len(known) > 1:
         found.append(f"thread budgets differ, so backends do not compare: {_listed(budgets)}")

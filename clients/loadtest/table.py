@@ -24,6 +24,7 @@ def render(report: LoadReport) -> RenderableType:
         _callers(report),
         _server(report),
     ]
+    parts.append(Text(_generator(report), style="dim"))
     parts += [Text(f"! {warning}", style="yellow") for warning in report.warnings]
     if report.interrupted:
         parts.append(Text("Interrupted: this is what was measured until then.", style="yellow"))
@@ -55,6 +56,12 @@ def _callers(report: LoadReport) -> Table:
             *(f"{ms:,.2f}" for ms in (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.max_ms)),
         )
     return table
+
+
+def _generator(report: LoadReport) -> str:
+    share = max((backend.generator_cpu_share for backend in report.backends), default=0.0)
+    latest = max((backend.send_lag.max_ms for backend in report.backends), default=0.0)
+    return f"The generator used {share:.0%} of a core at most; its latest call left {latest:.2f} ms late."
 
 
 def _server(report: LoadReport) -> Table:

@@ -120,6 +120,10 @@ def test_unknown_thread_budgets_are_said() -> None:
     assert warning == "thread budgets could not be checked: onnxruntime 2, tensorflow unknown"
 
 
+def test_free_rows_have_no_thread_budget_to_check() -> None:
+    assert warnings_of([backend_report(threads=2), backend_report("free", threads=None)]) == ()
+
+
 def test_a_generator_that_was_the_bottleneck_is_said() -> None:
     (warning,) = warnings_of([replace(backend_report(), generator_cpu_share=0.9)])
     assert "90% of a core" in warning
