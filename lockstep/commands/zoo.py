@@ -69,9 +69,8 @@ def train(ids: tuple[str, ...], cache: Path) -> None:
     except (CorpusError, TrainingFailed) as error:
         raise click.ClickException(str(error)) from error
     table = Table("model", "layer", box=None)
-    for heading in ("sentences", "documents", "parameters", "trained in"):
+    for heading in ("sentences", "documents", "trained in"):
         table.add_column(heading, justify="right")
-    table.add_column("folder", overflow="fold")
     for model in trained:
         record = model.record
         table.add_row(
@@ -79,8 +78,7 @@ def train(ids: tuple[str, ...], cache: Path) -> None:
             record.layer,
             f"{record.accuracy_sentences:.1%}",
             f"{record.accuracy_documents:.1%}",
-            f"{record.parameters:,}",
             "cached" if model.cached else f"{record.train_s:.0f} s",
-            str(model.folder),
         )
     Console().print(table)
+    click.echo(f"Accuracies are on held-out texts. The models are in {cache / 'zoo'}.")
