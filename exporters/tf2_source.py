@@ -64,9 +64,10 @@ class Tf2Source:
 
 def open_source(files: SourceFiles) -> Tf2Source:
     """Build the module and restore its checkpoint; raises `SourceError` naming what is at fault."""
+    build = build_function(files.build, files.python_path)  # before the import below, which takes seconds
     import tensorflow as tf
 
-    module = build_function(files.build, files.python_path)()
+    module = build()
     if not isinstance(module, tf.Module):
         raise SourceError(f"build {files.build!r} returned a {type(module).__name__}, not a tf.Module")
     source = Tf2Source(module, _takes(module), files)  # traces it, so that variables made late exist

@@ -62,9 +62,10 @@ class TorchSource:
 
 def open_source(files: SourceFiles) -> TorchSource:
     """Build the module and load its weights; raises `SourceError` naming what is at fault."""
+    build = build_function(files.build, files.python_path)  # before the import below, which takes seconds
     import torch
 
-    module = build_function(files.build, files.python_path)()
+    module = build()
     if not isinstance(module, torch.nn.Module):
         raise SourceError(f"build {files.build!r} returned a {type(module).__name__}, not a torch.nn.Module")
     try:

@@ -45,7 +45,15 @@ def tiny_sources(tmp_path_factory: pytest.TempPathFactory) -> TinySources:
     writers = []
     for module in (TORCH, TENSORFLOW):
         names = [name for name in DESCRIPTIONS if _module_of(name) == module]
-        writers.append(subprocess.Popen([sys.executable, "-m", module, str(root), *names], **_QUIET))
+        writers.append(
+            subprocess.Popen(
+                [sys.executable, "-m", module, str(root), *names],
+                cwd=_ROOT,
+                env=framework_environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
     for writer in writers:
         output, _ = writer.communicate()
         assert writer.returncode == 0, output.decode()
@@ -93,14 +101,11 @@ def _module_of(name: str) -> str:
     return TORCH if DESCRIPTIONS[name].framework == "torch" else TENSORFLOW
 
 
-_QUIET = {
-    "cwd": _ROOT,
-    "stdout": subprocess.PIPE,
-    "stderr": subprocess.STDOUT,
-    "env": {
+def framework_environment() -> dict[str, str]:
+    """Return the environment of a test's process that imports a framework: on the CPU, and quiet."""
+    return {
         **os.environ,
         "CUDA_VISIBLE_DEVICES": "-1",
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "2",
-    },
-}
+    }

@@ -6,6 +6,7 @@ process imports no framework.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -108,6 +109,11 @@ def unmasked_rnn() -> nn.Module:
 
 def transformer() -> nn.Module:
     return Transformer()
+
+
+def crashing() -> nn.Module:
+    print("about to crash", file=sys.stderr, flush=True)
+    os.abort()
 
 
 def main(folder: Path, names: list[str]) -> None:
