@@ -33,6 +33,7 @@ from server.text.encoder import TextEncoder
 from server.web import application
 
 _log = logging.getLogger("lockstep.app")
+_UNBOUNDED = 2**31 - 1
 _SERVICES = (inference.SERVICE, sentiment.SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
 
 
@@ -82,6 +83,10 @@ class App:
                 ("grpc.max_receive_message_length", self.config.max_message_bytes),
                 ("grpc.max_send_message_length", self.config.max_message_bytes),
                 ("grpc.so_reuseport", 0),
+                # gRPC would drop calls that it has not handed to us, as CANCELLED and without pushback:
+                # every call must reach admission, whose refusals say what to do.
+                ("grpc.server.max_pending_requests", _UNBOUNDED),
+                ("grpc.server.max_pending_requests_hard_limit", _UNBOUNDED),
             ]
         )
         self._grpc.add_generic_rpc_handlers(

@@ -2,13 +2,17 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from protos import sentiment_pb2 as pb
 from server.repository.catalog import scan
 from tests.serving import Served, eventually, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROWS = 512
 WORDS = [f"word{number}" for number in range(40)]
@@ -28,7 +32,15 @@ async def classify(served: Served, model: str, *rows: str) -> list[pb.Prediction
     return [result.prediction for result in response.results]
 
 
-async def test_512_rows_in_shuffled_order_answer_as_each_does_alone_on_every_backend(tiny_repository: Path) -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def served(tiny_repository: Path) -> AsyncIterator[Served]:
+    async with serving(tiny_repository, policy="token_budget") as one:
+        yield one
+
+
+async def test_512_rows_in_shuffled_order_answer_as_each_does_alone_on_every_backend(
+    served: Served, tiny_repository: Path
+) -> None:
     rows = texts()
     order = random.Random(5).sample(range(ROWS), ROWS)
     backends = [
@@ -37,35 +49,33 @@ async def test_512_rows_in_shuffled_order_answer_as_each_does_alone_on_every_bac
         for artifact in published.manifest.artifacts
     ]
     assert len(backends) >= 6
-    async with serving(tiny_repository, policy="token_budget") as served:
-        for pinned in backends:
-            model, _, backend = pinned.partition("@")
-            batcher = served.batcher(model)
-            alone = [(await classify(served, pinned, row))[0] for row in rows[:64]]
-            before = served.app.statistics.backend(model, 1, backend)
-            rows_before, batches_before = before.rows, before.batches
-            assert batches_before == 64
-            batcher.hold()
-            calls = {row: asyncio.ensure_future(classify(served, pinned, rows[row])) for row in order}
-            await eventually(lambda batcher=batcher: batcher.queued_rows == ROWS)
-            batcher.release()
-            together = {row: (await call)[0] for row, call in calls.items()}
-            after = served.app.statistics.backend(model, 1, backend)
-            assert after.rows - rows_before == ROWS
-            assert after.batches - batches_before <= ROWS // 8
-            for row, answer in enumerate(alone):
-                assert together[row].probabilities == pytest.approx(answer.probabilities, abs=5e-5), pinned
-                assert together[row].label == answer.label
-            assert {answer.backend for answer in together.values()} == {backend}
-            assert max(answer.batch_rows for answer in together.values()) > 1
+    for pinned in backends:
+        model, _, backend = pinned.partition("@")
+        batcher = served.batcher(model)
+        alone = [(await classify(served, pinned, row))[0] for row in rows[:64]]
+        before = served.app.statistics.backend(model, 1, backend)
+        rows_before, batches_before = before.rows, before.batches
+        assert batches_before == 64
+        batcher.hold()
+        calls = {row: asyncio.ensure_future(classify(served, pinned, rows[row])) for row in order}
+        await eventually(lambda batcher=batcher: batcher.queued_rows == ROWS)
+        batcher.release()
+        together = {row: (await call)[0] for row, call in calls.items()}
+        after = served.app.statistics.backend(model, 1, backend)
+        assert after.rows - rows_before == ROWS
+        assert after.batches - batches_before <= ROWS // 8
+        for row, answer in enumerate(alone):
+            assert together[row].probabilities == pytest.approx(answer.probabilities, abs=5e-5), pinned
+            assert together[row].label == answer.label
+        assert {answer.backend for answer in together.values()} == {backend}
+        assert max(answer.batch_rows for answer in together.values()) > 1
 
 
-async def test_backends_of_a_model_agree(tiny_repository: Path) -> None:
+async def test_backends_of_a_model_agree(served: Served) -> None:
     rows = texts(seed=23)[:100]
-    async with serving(tiny_repository) as served:
-        for model in ("tiny-bigru", "tiny-lstm"):
-            onnx, tensorflow = [
-                await classify(served, f"{model}@{backend}", *rows) for backend in ("onnxruntime", "tensorflow")
-            ]
-            for one, other in zip(onnx, tensorflow, strict=True):
-                assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
+    for model in ("tiny-bigru", "tiny-lstm"):
+        onnx, tensorflow = [
+            await classify(served, f"{model}@{backend}", *rows) for backend in ("onnxruntime", "tensorflow")
+        ]
+        for one, other in zip(onnx, tensorflow, strict=True):
+            assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
