@@ -231,8 +231,11 @@ class _Export:
         texts = held_out.read(verify_with, encoder, self.description.labels)
         files = self._source_files(folder, tokenizer, max_tokens)
         with ExitStack() as stack:
-            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lockstep-")))
-            staged = stack.enter_context(staging(work if dry_run else self.repository))
+            place = self.repository
+            if dry_run:
+                place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lockstep-")))
+            work = stack.enter_context(staging(place))
+            staged = stack.enter_context(staging(place))
             reference, expected, outcomes = await self._convert_and_verify(
                 files, artifacts, texts, encoder.vocabulary, staged, work
             )

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.conversion import Conversion, Say, SourceFiles, activation_of
-from exporters.keras_source import open_source, swapped
+from exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of
+from exporters.keras_source import has_layer_graph, open_source, swapped
 from exporters.keras_standins import MARKER_NODE, Standins
 from exporters.onnx_file import status_of
 from exporters.tensorflow_forms import ONNX_FILE, to_onnx
@@ -20,7 +20,11 @@ def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
 
     source = open_source(files)
     standins = Standins()
-    model = swapped(source.model, standins.swap)
+    if has_layer_graph(source.model):
+        model = swapped(source.model, standins.swap)
+    else:
+        model = source.model
+        standins.left.append("a subclassed model: its layers cannot be swapped")
     say(f"converting; recurrent layers that become fused operators: {len(standins.recurrences)}")
     recurrent_ops = to_onnx(source.serving(model), source.inputs, folder, {MARKER_NODE: (standins.handle, [])})
     status = status_of(recurrent_ops)
@@ -29,9 +33,9 @@ def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
         inputs=source.inputs,
         output=files.output,
         activation=activation_of(source.columns, files),
-        method="tf2onnx" if status == "exact" else status.value,
+        method="tf2onnx" if status is Status.EXACT else status.value,
         status=status,
         recurrent_ops=recurrent_ops,
-        notes=tuple(standins.left),
+        notes=tuple(standins.left) if status is Status.LOOP else (),
         versions={**source.versions, "tf2onnx": str(tf2onnx.__version__)},
     )

@@ -123,13 +123,15 @@ Swap = Callable[[Any], Any]
 """From a layer to what takes its place; itself where it stays."""
 
 
-def swapped(model: keras.Model, swap: Swap) -> keras.Model:
-    """Return a copy of the model with some layers swapped; the others are shared, weights and all.
-
-    Raises `SourceError` where the model is a subclass whose graph of layers is not known.
-    """
+def has_layer_graph(model: keras.Model) -> bool:
+    """Return whether the model is a graph of layers, not a subclass with code of its own."""
     import keras
 
-    if not isinstance(model, keras.Sequential | keras.models.Model) or not hasattr(model, "operations"):
-        raise SourceError("a subclassed Keras model: its layers cannot be swapped")
+    return isinstance(model, keras.Sequential) or hasattr(model, "operations")
+
+
+def swapped(model: keras.Model, swap: Swap) -> keras.Model:
+    """Return a copy of a graph of layers with some swapped; the others are shared, weights and all."""
+    import keras
+
     return keras.models.clone_model(model, clone_function=swap, recursive=True)

@@ -71,7 +71,7 @@ class Standins:
 
     def handle(self, graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
         """Turn one marker into its operator; called by tf2onnx (graph.Graph, graph.Node)."""
-        found = re.search(rf"({_MARKER}\d+){_MASKED}?", node.name)
+        found = re.search(rf"({_MARKER}\d+)(?:{_MASKED})?", node.name)
         if found is None:
             raise UnsupportedRecurrence(f"a Python function inside the model ({node.name}) has no ONNX form")
         recurrence = self.recurrences[found.group(1)]

@@ -28,6 +28,8 @@ ONNX_FILE = "model.onnx"
 _TF2ONNX_OPSET = 18
 """The newest that tf2onnx 1.17 writes."""
 
+_COMPLAINT_CHARACTERS = 400
+
 Answer = Callable[..., "tf.Tensor"]
 """From tensors by input name, each int64, to [batch, columns]."""
 
@@ -101,7 +103,7 @@ def to_onnx(
         function,
         input_signature=function.input_signature,
         opset=_TF2ONNX_OPSET,
-        custom_op_handlers=dict(handlers or {}),
+        custom_op_handlers={"Erfc": (_complement_of_erf, []), **(handlers or {})},
     )
     if complaints.messages:
         raise ConversionError(f"tf2onnx: {'; '.join(complaints.messages[:3])}")
@@ -125,4 +127,19 @@ class _Complaints(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(" ".join(record.getMessage().split())[:300])
+        message = " ".join(record.getMessage().split())
+        if record.exc_info is not None and record.exc_info[1] is not None:
+            message = f"{message[:120]}: {record.exc_info[1]}"
+        self.messages.append(message[:_COMPLAINT_CHARACTERS])
+
+
+def _complement_of_erf(graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
+    """Turn Erfc, of an exact gelu, into 1 - Erf: ONNX has no Erfc, and tf2onnx would write an invalid graph."""
+    import numpy as np
+
+    shape, dtype = graph.get_shape(node.output[0]), graph.get_dtype(node.output[0])
+    outputs = list(node.output)
+    one = graph.make_const(f"{node.name}/one", np.array(1, dtype=np.float32)).output[0]
+    erf = graph.make_node("Erf", [node.input[0]], shapes=[shape], dtypes=[dtype]).output[0]
+    graph.remove_node(node.name)
+    graph.make_node("Sub", [one, erf], outputs=outputs, name=node.name, shapes=[shape], dtypes=[dtype])

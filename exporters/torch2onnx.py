@@ -1,7 +1,6 @@
 """PyTorch -> ONNX: recurrent layers by stand-ins, everything else by `torch.onnx.export(dynamo=True)`.
 
-For a process of its own: the packing functions stay swapped, and a second `dynamo` export of a recurrent
-net in one process fails.
+For a process of its own: `torch.onnx.export` leaves state behind, and a switch of torch's is turned off.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from exporters.conversion import (
 from exporters.onnx_file import OPSET, finish, status_of
 from exporters.recurrence import UnsupportedRecurrence
 from exporters.torch_source import labelled, open_source
-from exporters.torch_standins import stand_in
+from exporters.torch_standins import packing_stands_in, stand_in
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +48,8 @@ def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
     try:
         module, operators = stand_in(source.module)
         say(f"capturing the graph; recurrent layers that become fused operators: {operators}")
-        program = _capture(_with_labels(module, source.inputs, files), example)
+        with packing_stands_in():
+            program = _capture(_with_labels(module, source.inputs, files), example)
     except UnsupportedRecurrence as error:
         raise ConversionError(str(error)) from error
     say("checking and writing the graph")

@@ -2,8 +2,7 @@
 
 In a copy of the author's module each `nn.RNN`, `nn.GRU` and `nn.LSTM` is swapped for a stand-in, and
 `pack_padded_sequence` / `pad_packed_sequence` for a pair that passes the padded tensor and its lengths
-along. The author's own code round them runs as it is while the graph is captured. Swapping is for a
-process that exits after its one export: nothing is swapped back.
+along. The author's own code round them runs as it is while the graph is captured.
 
 Gates, from https://docs.pytorch.org/docs/stable/nn.html#recurrent-layers to ONNX: LSTM i,f,g,o -> i,o,f,c;
 GRU r,z,n -> z,r,h with `linear_before_reset`; the input's bias and the hidden state's concatenated.
@@ -13,6 +12,8 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,10 +105,8 @@ class Packed:
 def stand_in(module: torch.nn.Module) -> tuple[torch.nn.Module, int]:
     """Return a copy of `module` with its recurrent layers swapped, and how many operators they will be.
 
-    Swaps the packing functions in every loaded module, for good. Raises `UnsupportedRecurrence`.
+    The copy runs while `packing_stands_in` only. Raises `UnsupportedRecurrence`.
     """
-    import torch
-
     swapped = copy.deepcopy(module)
     operators = 0
     if _is_recurrent(swapped):
@@ -119,10 +118,25 @@ def stand_in(module: torch.nn.Module) -> tuple[torch.nn.Module, int]:
                 replacement, count = _stand_in_layer(child)
                 setattr(parent, name, replacement)
                 operators += count
-    rnn = torch.nn.utils.rnn
-    _swap_everywhere(rnn.pack_padded_sequence, _pack_padded_sequence)
-    _swap_everywhere(rnn.pad_packed_sequence, _pad_packed_sequence)
     return swapped, operators
+
+
+@contextmanager
+def packing_stands_in() -> Iterator[None]:
+    """Swap the packing functions in every loaded module, and back. Not for a process with other threads of torch."""
+    from torch.nn.utils import rnn
+
+    pairs = (
+        (rnn.pack_padded_sequence, _pack_padded_sequence),
+        (rnn.pad_packed_sequence, _pad_packed_sequence),
+    )
+    for original, replacement in pairs:
+        _swap_everywhere(original, replacement)
+    try:
+        yield
+    finally:
+        for original, replacement in pairs:
+            _swap_everywhere(replacement, original)
 
 
 def _is_recurrent(module: torch.nn.Module) -> bool:
@@ -136,6 +150,8 @@ def _is_recurrent(module: torch.nn.Module) -> bool:
 def _swap_everywhere(original: object, replacement: object) -> None:
     """Rebind every global that is `original`: authors import these functions by name."""
     for module in list(sys.modules.values()):
+        if module.__name__ == __name__:
+            continue
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if value is original:
                 setattr(module, name, replacement)

@@ -23,3 +23,30 @@ def test_a_packed_bilstm_becomes_one_fused_operator(tiny_exports: Exports) -> No
     (onnx,) = tiny_exports[1]["tiny-bilstm"].artifacts
     assert onnx.status is Status.FUSED
     assert onnx.recurrent_ops == {"LSTM": 1}
+
+
+def test_a_keras_stack_becomes_fused_operators_and_its_own_graph(tiny_exports: Exports) -> None:
+    onnx, saved_model = tiny_exports[1]["tiny-bigru"].artifacts
+    assert (onnx.status, onnx.recurrent_ops) == (Status.FUSED, {"GRU": 1, "LSTM": 1})
+    assert (saved_model.status, saved_model.recurrent_ops) == (Status.EXACT, {})
+
+
+def test_a_cell_written_by_hand_becomes_a_loop_and_says_so(tiny_exports: Exports) -> None:
+    onnx, saved_model = tiny_exports[1]["tiny-lstm"].artifacts
+    assert (onnx.status, onnx.recurrent_ops) == (Status.LOOP, {"Loop": 1})
+    assert onnx.reason is not None
+    assert "written by hand" in onnx.reason
+    assert saved_model.status is Status.EXACT
+
+
+def test_no_artifact_depends_on_what_stands_beyond_a_row_s_end(tiny_exports: Exports) -> None:
+    for model in scan(tiny_exports[0]).models.values():
+        for artifact in model.manifest.artifacts:
+            assert artifact.parity.masks_beyond_end
+            assert artifact.parity.padding_invariance < 1e-6
+
+
+def test_a_manifest_names_no_path_of_the_machine_that_wrote_it(tiny_exports: Exports) -> None:
+    for folder in tiny_exports[0].glob("tiny-*/1"):
+        for file in folder.rglob("*"):
+            assert not file.is_file() or str(Path.cwd()).encode() not in file.read_bytes(), file
