@@ -7,10 +7,10 @@ Composes the other files of this package; each conversion and the source's own r
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -618,9 +618,16 @@ def _code_of(build: str | None, folder: Path) -> Path | None:
     """Return the file of the author's building code, without importing it, or None where it has none."""
     if build is None:
         return None
-    relative = Path(*build.partition(":")[0].split("."))
-    for root in [*map(Path, sys.path), folder, Path.cwd()]:
-        for candidate in (root / relative.with_suffix(".py"), root / relative / "__init__.py"):
+    package, *rest = build.partition(":")[0].split(".")
+    roots = [root / package for root in (folder, Path.cwd())]
+    spec = importlib.util.find_spec(package) if package else None  # of a top-level name: imports nothing
+    if spec is not None:
+        roots = [*map(Path, spec.submodule_search_locations or ()), *roots]
+        if not rest and spec.origin is not None:
+            return Path(spec.origin)
+    for root in roots:
+        path = root.joinpath(*rest)
+        for candidate in (path.with_suffix(".py"), path / "__init__.py"):
             if candidate.is_file():
                 return candidate
     return None
