@@ -304,10 +304,11 @@ def _print(reports: Sequence[ExportReport]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("model", "artifact", "status", "recurrence"):
+    # Narrow enough for a terminal of 80 columns.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("model", "artifact", "result"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("size", "difference", "padding", "accuracy (source)", "s"):
+    for heading in ("size", "diff", "padding", "accuracy", "s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for report in reports:
         for artifact in report.artifacts:
@@ -321,18 +322,22 @@ def _print(reports: Sequence[ExportReport]) -> None:
                 click.echo(f"{report.model} {artifact.artifact}: {artifact.status}: {artifact.reason}")
         version = f" (version {report.version})" if report.version else ""
         click.echo(f"{report.model}: {report.outcome}{version}")
+    click.echo(
+        "diff: largest difference to the source; padding: largest difference that other rows of a batch make; "
+        "accuracy: of the artifact, and of the source (where it differs)"
+    )
 
 
 def _cells(artifact: ArtifactReport) -> tuple[str, ...]:
-    operators = ", ".join(f"{count} {kind}" for kind, count in artifact.recurrent_ops.items())
+    operators = "".join(f" {count} {kind}" for kind, count in artifact.recurrent_ops.items())
+    accuracy, before = _share(artifact.accuracy), _share(artifact.source_accuracy)
     return (
         artifact.artifact,
-        artifact.status.value,
-        operators or "-",
+        f"{artifact.status.value}{operators}",
         f"{artifact.bytes / 1e6:.1f} MB" if artifact.bytes is not None else "-",
         _small(artifact.max_abs_diff),
         _small(artifact.padding_invariance),
-        f"{_share(artifact.accuracy)} ({_share(artifact.source_accuracy)})",
+        accuracy if accuracy == before else f"{accuracy} ({before})",
         f"{artifact.seconds:.1f}",
     )
 
