@@ -300,12 +300,11 @@ def _subject(progress: Progress) -> str:
 
 
 def _print(reports: Sequence[ExportReport]) -> None:
-    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     # Narrow enough for a terminal of 80 columns.
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("model", "artifact", "result"):
         table.add_column(heading, no_wrap=True)
     for heading in ("size", "diff", "padding", "accuracy", "s"):
