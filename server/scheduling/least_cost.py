@@ -1,0 +1,223 @@
+"""`least_cost`: the partition of the waiting rows with the least predicted time, and which part of it goes first.
+
+The rows of a bounded window are sorted by length; groups of a best partition are then contiguous (a batch costs
+what its longest row makes it), and dynamic programming finds one:
+
+    S[i] = min over k of S[i - k] + cost(k rows, length of row i)
+
+after TurboTransformers (Fang et al., PPoPP 2021, section 5). One group is dispatched, by the order that the limits
+name; the rest is planned again with what arrived meanwhile. Three promises bound the order:
+
+- **Waiting**: while rows have waited past `max_wait_ns`, the oldest of them is in the next batch.
+- **Deadlines**: where all rows can still make theirs by the predicted times (earliest deadline first, in the batches
+  that `_by_deadline` forms, is how that is judged), no batch is dispatched after which they no longer could.
+- **Priority**: a row of lower priority is taken before one of higher only to keep the promises above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.scheduling.policy import Costs, Limits, Plan, Wait, WorkerView, dispatch, eligible
+from server.scheduling.waiting import NO_DEADLINE_NS, Indices, Waiting
+
+_PLANNED_BY_DEADLINE = 64
+"""Rows that are planned in batches when deadlines press; later ones count as executed one by one."""
+
+_JUDGED_BY_DEADLINE = 1_024
+"""Rows that deadlines are judged for, the most urgent ones: it bounds the time of a plan at any depth of queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """A partition of sorted rows into contiguous groups; arrays are [groups]."""
+
+    starts: NDArray[np.intp]
+    ends: NDArray[np.intp]
+    cost_ns: NDArray[np.float64]
+
+    @property
+    def total_ns(self) -> float:
+        """The predicted time of all."""
+        return float(self.cost_ns.sum())
+
+    @property
+    def sizes(self) -> NDArray[np.intp]:
+        """Rows of each group."""
+        return self.ends - self.starts
+
+
+def least_cost(waiting: Waiting, now_ns: int, worker: WorkerView, others: Sequence[WorkerView], limits: Limits) -> Plan:
+    """Plan the window at the least predicted time and execute one group of it."""
+    rows = eligible(waiting, worker)
+    if not len(rows):
+        return Wait()
+    if len(rows) == 1:
+        return dispatch(rows)
+    costs = worker.cost_ns if worker.cost_ns is not None else padded_tokens(limits, int(waiting.length[rows].max()))
+    overdue = _oldest_overdue(waiting, rows, now_ns, limits)
+    group = _best_group(waiting, rows, now_ns, costs, limits, overdue)
+    return dispatch(_keeping_deadlines(waiting, rows, group, now_ns, costs * worker.slowdown, limits, overdue))
+
+
+def partition(lengths: NDArray[np.int64], costs: Costs, limits: Limits) -> Groups:
+    """Return the partition of rows, sorted by length (ascending), into contiguous groups with the least total cost.
+
+    `costs` is [rows, length] from 0. No group exceeds the limits, but for a row that does so alone.
+    """
+    count = len(lengths)
+    largest = min(limits.max_rows, costs.shape[0] - 1, count)
+    # by_end[i, k - 1]: the cost of a group of k rows whose longest is row i
+    by_end = costs[1 : largest + 1, lengths].T.copy()
+    area = lengths[:, None] * np.arange(1, largest + 1)
+    area[:, 0] = 0
+    by_end[area > limits.max_padded_tokens] = np.inf
+    # reversed_best[count - i] = S[i]: then S[i-1], S[i-2], ... lie one after the other
+    reversed_best = np.zeros(count + 1)
+    size = np.zeros(count + 1, dtype=np.intp)
+    candidates = np.empty(largest)
+    for i in range(1, count + 1):
+        most = min(i, largest)
+        here = candidates[:most]
+        first = count - i + 1
+        np.add(reversed_best[first : first + most], by_end[i - 1, :most], out=here)
+        k = int(here.argmin())
+        reversed_best[count - i] = here[k]
+        size[i] = k + 1
+    ends = []
+    end = count
+    while end:
+        ends.append(end)
+        end -= int(size[end])
+    bounds = np.array(ends[::-1], dtype=np.intp)
+    starts = bounds - size[bounds]
+    return Groups(starts, bounds, by_end[bounds - 1, size[bounds] - 1])
+
+
+def padded_tokens(limits: Limits, longest: int) -> Costs:
+    """Return the costs of a worker that was never measured: rows x length, plus a batch's worth of overhead."""
+    table: Costs = np.outer(np.arange(limits.max_rows + 1.0), np.arange(longest + 1.0)) + 64.0
+    return table
+
+
+def _oldest_overdue(waiting: Waiting, rows: Indices, now_ns: int, limits: Limits) -> int | None:
+    """Return the row that has waited longest, where that is past the bound."""
+    oldest = int(rows[waiting.arrival_ns[rows].argmin()])
+    return oldest if now_ns - int(waiting.arrival_ns[oldest]) >= limits.max_wait_ns else None
+
+
+def _best_group(
+    waiting: Waiting, rows: Indices, now_ns: int, costs: Costs, limits: Limits, overdue: int | None
+) -> Indices:
+    """Return the group of the window's best partition that goes first."""
+    highest = rows[waiting.priority[rows] == waiting.priority[rows[0]]]
+    window = highest[: limits.window_rows]
+    if overdue is not None and overdue not in window:
+        window = np.append(window[: limits.window_rows - 1], overdue)
+    order = window[np.argsort(waiting.length[window], kind="stable")]
+    groups = partition(waiting.length[order], costs, limits)
+    if overdue is not None:
+        place = int(np.flatnonzero(order == overdue)[0])
+        chosen = int(np.searchsorted(groups.ends, place, side="right"))
+    else:
+        chosen = _first(groups, waiting, order, now_ns, limits)
+    group: Indices = order[groups.starts[chosen] : groups.ends[chosen]]
+    return group
+
+
+def _first(groups: Groups, waiting: Waiting, order: Indices, now_ns: int, limits: Limits) -> int:
+    """Return which group goes first by the order that the limits name; the earlier of equals."""
+    if limits.order == "shortest":
+        return int((groups.cost_ns / groups.sizes).argmin())
+    oldest_ns = np.minimum.reduceat(waiting.arrival_ns[order], groups.starts)
+    if limits.order == "oldest":
+        return int(oldest_ns.argmin())
+    if limits.order == "slack":
+        deadline_ns = np.minimum.reduceat(waiting.deadline_ns[order], groups.starts)
+        # without deadlines, the bound on waiting is one
+        due_ns = np.minimum(deadline_ns, oldest_ns + limits.max_wait_ns)
+        return int((due_ns - groups.cost_ns).argmin())
+    waited_ns = (now_ns - oldest_ns).astype(np.float64)
+    if limits.order == "response_ratio":
+        return int(((waited_ns + groups.cost_ns) / groups.cost_ns).argmax())
+    return int((waited_ns + groups.cost_ns).argmax())
+
+
+def _keeping_deadlines(
+    waiting: Waiting,
+    rows: Indices,
+    group: Indices,
+    now_ns: int,
+    costs: Costs,
+    limits: Limits,
+    overdue: int | None,
+) -> Indices:
+    """Return `group`, or what must go first for every row to make its deadline, where that is possible."""
+    urgent = rows[waiting.deadline_ns[rows] < NO_DEADLINE_NS]
+    if not len(urgent):
+        return group
+    slack_ns = int(waiting.deadline_ns[urgent].min()) - now_ns
+    if float(costs[1, waiting.length[rows]].sum()) <= slack_ns:
+        return group  # in any order, even one by one
+    if len(urgent) > _JUDGED_BY_DEADLINE:
+        urgent = urgent[np.argpartition(waiting.deadline_ns[urgent], _JUDGED_BY_DEADLINE)[:_JUDGED_BY_DEADLINE]]
+    urgent = urgent[np.argsort(waiting.deadline_ns[urgent], kind="stable")]
+    after_ns = now_ns + float(costs[len(group), waiting.length[group].max()])
+    left = urgent[~np.isin(urgent, group)]
+    if after_ns <= float(waiting.deadline_ns[group].min()) and _by_deadline(waiting, left, after_ns, costs, limits)[1]:
+        return group
+    first, feasible = _by_deadline(waiting, urgent, now_ns, costs, limits)
+    if not feasible:
+        return group
+    if overdue is None or overdue in first:
+        return first
+    joined = np.append(first, overdue)
+    joined_after_ns = now_ns + float(costs[min(len(joined), costs.shape[0] - 1), waiting.length[joined].max()])
+    fits = len(joined) <= limits.max_rows and (
+        len(joined) * int(waiting.length[joined].max()) <= limits.max_padded_tokens
+    )
+    rest = urgent[~np.isin(urgent, joined)]
+    if (
+        fits
+        and joined_after_ns <= float(waiting.deadline_ns[joined].min())
+        and _by_deadline(waiting, rest, joined_after_ns, costs, limits)[1]
+    ):
+        return joined
+    return group  # a bound on waiting binds every row; a deadline is one caller's
+
+
+def _by_deadline(waiting: Waiting, rows: Indices, now_ns: float, costs: Costs, limits: Limits) -> tuple[Indices, bool]:
+    """Return the first batch, earliest deadline first, and whether every row then makes its deadline.
+
+    `rows` are sorted by deadline. Two schedules are tried: one by one; and in contiguous batches of the first rows,
+    each as long as it makes the time for each row smaller. The second is often shorter, the first never delays a row
+    for its neighbours.
+    """
+    if not len(rows):
+        return rows, True
+    deadlines_ns = waiting.deadline_ns[rows].astype(np.float64)
+    singles_ns = costs[1, waiting.length[rows]]
+    if bool((now_ns + np.cumsum(singles_ns) <= deadlines_ns).all()):
+        return rows[:1], True
+    planned = min(len(rows), _PLANNED_BY_DEADLINE)
+    lengths = waiting.length[rows]
+    first: Indices = rows[:1]
+    at_ns, start = now_ns, 0
+    while start < planned:
+        longest = np.maximum.accumulate(lengths[start : min(planned, start + limits.max_rows)])
+        sizes = np.arange(1, len(longest) + 1)
+        sizes = sizes[(sizes == 1) | (sizes * longest <= limits.max_padded_tokens)]
+        batch_ns = costs[sizes, longest[: len(sizes)]]
+        size = int((batch_ns / sizes).argmin()) + 1
+        at_ns += float(batch_ns[size - 1])
+        if at_ns > deadlines_ns[start]:
+            return first, False
+        if start == 0:
+            first = rows[:size]
+        start += size
+    rest = bool((at_ns + np.cumsum(singles_ns[planned:]) <= deadlines_ns[planned:]).all())
+    return first, rest
