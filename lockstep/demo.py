@@ -236,7 +236,9 @@ def _training_table(trained: Sequence[Trained]) -> Table:
 
 
 def _export_table(exports: Sequence[ExportReport]) -> Table:
-    table = Table("artifact", "form", "recurrence", box=None)
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for heading in ("artifact", "form", "recurrence"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("size", "max diff", "padding", "accuracy", "source's"):
         table.add_column(heading, justify="right", no_wrap=True)
     for report in exports:
@@ -256,8 +258,9 @@ def _export_table(exports: Sequence[ExportReport]) -> Table:
 
 
 def _backend_table(measured: dict[str, Measured]) -> Table:
-    table = Table("backend", title="Every backend, measured", title_justify="left", box=None)
-    for heading in ("most/s", "offered/s", "achieved/s", "p50 ms", "p99 ms", "errors", "batch", "padding"):
+    table = Table(title="Every backend, measured", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("backend", no_wrap=True)
+    for heading in ("most/s", "offered/s", "got/s", "p50 ms", "p99 ms", "errors", "batch", "padding"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, one in measured.items():
         table.add_row(f"[bold]{name}[/bold]")

@@ -28,6 +28,7 @@ from server.runtimes.registry import ADAPTERS
 from server.runtimes.worker_process import Launch
 from server.scheduling.backend import BackendSpec
 from server.scheduling.batcher import Batcher, BatcherSpec
+from server.scheduling.cost_store import CostStore, hardware
 from server.scheduling.policies import POLICIES
 from server.scheduling.policy import Limits
 from server.text.encoder import TextEncoder
@@ -59,6 +60,8 @@ class App:
         self.metrics = Metrics()
         self._observer = Observers(self.statistics, self.metrics)
         self._adapters = adapters
+        self._costs = CostStore(config.state)
+        self._hardware = hardware()
         self._health = health.HealthServicer()
         self._health_updates: asyncio.Task[None] | None = None
         self._readiness_changed = asyncio.Event()
@@ -135,7 +138,13 @@ class App:
 
     def _serve(self, published: PublishedModel) -> ServedModel:
         config, manifest = self.config, published.manifest
-        limits = Limits(config.max_batch_rows, config.max_padded_tokens, config.budget_tokens)
+        limits = Limits(
+            max_rows=config.max_batch_rows,
+            max_padded_tokens=config.max_padded_tokens,
+            budget_tokens=config.budget_tokens,
+            max_wait_ns=config.max_wait_ms * 1_000_000,
+            order=config.order,
+        )
         spec = BatcherSpec(
             model=manifest.name,
             version=manifest.version,
@@ -149,7 +158,7 @@ class App:
         return ServedModel(
             published,
             TextEncoder.from_file(published.tokenizer, manifest.max_tokens),
-            Batcher(spec, self._observer, readiness_changed=self._readiness_may_have_changed),
+            Batcher(spec, self._costs, self._observer, readiness_changed=self._readiness_may_have_changed),
         )
 
     def _backend(self, published: PublishedModel, artifact: Artifact) -> BackendSpec:
@@ -166,6 +175,17 @@ class App:
             ),
             takes_free_rows=not variant,
             cpu_ms=artifact.parity.cpu_ms_b32_t64 or float("inf"),
+            circumstances={
+                "artifact": " ".join(sorted(artifact.files.values())),
+                "adapter": self._adapters[artifact.runtime],
+                "hardware": self._hardware,
+                "threads": str(self.config.threads),
+                "device": self.device,
+                "limits": f"{self.config.max_batch_rows} {self.config.max_padded_tokens}",
+            },
+            vocabulary=published.manifest.vocabulary,
+            max_tokens=published.manifest.max_tokens,
+            measure_s=self.config.measure_s,
             probabilities=probabilities(artifact.output, artifact.activation),
             instances=self.config.instances,
         )

@@ -34,7 +34,15 @@ class Served:
 @asynccontextmanager
 async def serving(repository: Path, adapters: Mapping[str, str] = ADAPTERS, **config: Any) -> AsyncIterator[Served]:
     """Serve a repository until the block ends; every model has a ready backend when it begins."""
-    settings = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "threads": 1, "drain_s": 5.0} | config
+    settings: dict[str, Any] = {
+        "grpc": "127.0.0.1:0",
+        "http": "127.0.0.1:0",
+        "threads": 1,
+        "drain_s": 5.0,
+        "instances": 1,
+        "measure_s": 0.0,
+        "state": repository / ".state",
+    } | config
     app = App(ServerConfig(repository=repository, **settings), adapters=adapters)
     await app.start()
     try:

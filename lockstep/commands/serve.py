@@ -1,4 +1,4 @@
-"""`lockstep serve`: flags -> configuration -> server, until a signal."""
+"""`lockstep serve`: flags -> configuration -> server, until a signal. The flags are the configuration's fields."""
 
 from __future__ import annotations
 
@@ -6,79 +6,36 @@ import asyncio
 import logging
 import signal
 import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
+from server.config import ServerConfig
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command an option for each field of the configuration."""
+    for name, field in reversed(ServerConfig.model_fields.items()):
+        flag = f"--{name.replace('_', '-')}"
+        shown = field.get_default()
+        command = click.option(flag, type=_type(field), default=None, help=f"{field.description}  [default: {shown}]")(
+            command
+        )
+    return command
+
+
+def _type(field: FieldInfo) -> Any:
+    if get_origin(field.annotation) is Literal:
+        return click.Choice(get_args(field.annotation))
+    return field.annotation if field.annotation in (int, float) else str
+
 
 @click.command()
-@click.option(
-    "--repository",
-    type=click.Path(path_type=Path),
-    default=Path("models"),
-    show_default=True,
-    help="Folder of published models.",
-)
-@click.option("--grpc", default="127.0.0.1:8001", show_default=True, help="Address of the gRPC port; port 0 takes any.")
-@click.option("--http", default="127.0.0.1:8002", show_default=True, help="Address of the HTTP port.")
-@click.option(
-    "--policy",
-    type=click.Choice(["none", "first_come", "token_budget"]),
-    default="token_budget",
-    show_default=True,
-    help="Which waiting rows are executed together.",
-)
-@click.option("--max-batch-rows", type=click.IntRange(1), default=32, show_default=True, help="Rows of a batch.")
-@click.option(
-    "--max-padded-tokens",
-    type=click.IntRange(1),
-    default=16_384,
-    show_default=True,
-    help="Rows x longest row of a batch.",
-)
-@click.option(
-    "--budget-tokens",
-    type=click.IntRange(1),
-    default=1_024,
-    show_default=True,
-    help="Rows x longest row of a batch under token_budget.",
-)
-@click.option("--threads", type=click.IntRange(1), default=None, help="Threads of each worker. [default: the cores]")
-@click.option("--instances", type=click.IntRange(1), default=1, show_default=True, help="Workers of each backend.")
-@click.option("--device", default="cpu", show_default=True, metavar="auto|cpu|cuda:N", help="Where workers execute.")
-@click.option(
-    "--start",
-    type=click.Choice(["preferred", "all"]),
-    default="preferred",
-    show_default=True,
-    help="Backends to start at once; the others start when a row needs them.",
-)
-@click.option(
-    "--max-queue-rows",
-    type=click.IntRange(1),
-    default=4_096,
-    show_default=True,
-    help="Rows that may wait, for each model.",
-)
-@click.option("--max-call-rows", type=click.IntRange(1), default=4_096, show_default=True, help="Rows of one call.")
-@click.option(
-    "--max-text-bytes", type=click.IntRange(1), default=256 * 1024, show_default=True, help="Bytes of one text."
-)
-@click.option(
-    "--max-message-bytes",
-    type=click.IntRange(1),
-    default=16 * 1024 * 1024,
-    show_default=True,
-    help="Bytes of one gRPC message.",
-)
-@click.option(
-    "--drain-s",
-    type=click.FloatRange(0),
-    default=30.0,
-    show_default=True,
-    help="Seconds that accepted calls have to finish after SIGTERM or Ctrl-C.",
-)
+@_options
 def serve(**flags: Any) -> None:
     """Serve the models of a repository over gRPC, until SIGTERM or Ctrl-C; then drain.
 
@@ -88,7 +45,6 @@ def serve(**flags: Any) -> None:
     from pydantic import ValidationError
 
     from server.app import ConfigurationError
-    from server.config import ServerConfig
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
@@ -96,12 +52,13 @@ def serve(**flags: Any) -> None:
         uvloop.run(_serve(config))
     except ValidationError as error:
         first = error.errors()[0]
-        raise click.UsageError(f"--{first['loc'][0]}: {first['msg']}".replace("_", "-")) from error
+        flag = str(first["loc"][0]).replace("_", "-")
+        raise click.UsageError(f"--{flag} {first['input']}: {first['msg']}") from error
     except ConfigurationError as error:
         raise click.UsageError(error.message) from error
 
 
-async def _serve(config: Any) -> None:
+async def _serve(config: ServerConfig) -> None:
     from server.app import App
 
     app = App(config)

@@ -82,6 +82,7 @@ class BatchFacts:
     times: BatchTimes
     responded_ns: int
     cpu_ns: int  # the worker's CPU time of the execution
+    predicted_ns: float | None  # what the cost model expected: CPU time; on a GPU, elapsed time
 
     @property
     def rows(self) -> int:

@@ -1,9 +1,13 @@
-"""A backend's life: stopped, starting, ready, down. Starts workers; decides neither when nor what they execute."""
+"""A backend's life: stopped, starting, ready, down; and what its batches cost.
+
+Starts workers and measures them; decides neither when they start nor what they execute.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,8 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.core.errors import BackendUnavailable
-from server.runtimes.worker_process import Launch, WorkerProcess
+from server.runtimes.worker_process import BatchFailed, Executed, Launch, WorkerProcess
+from server.scheduling.cost import CostModel, Measurement
+from server.scheduling.cost_store import CostStore
+from server.scheduling.policy import Limits
+from server.scheduling.warmup import cost_ns, measure
 
+_REFRESH_EVERY = 256
+"""Batches between two tables for the policy: making one takes milliseconds."""
+_SLOWDOWN_RATE = 0.05
+_MOST_SLOWDOWN = 20.0
 _BACKOFF_FIRST_S = 0.2
 _BACKOFF_MOST_S = 30.0
 
@@ -33,22 +45,36 @@ class BackendSpec:
     name: str
     launch: Launch
     takes_free_rows: bool  # variants (int8, ...) serve only rows that name them
-    cpu_ms: float  # measured cost of a batch, for preference: the lowest is preferred
+    cpu_ms: float  # of a batch of 32 rows x 64 tokens, as the gate measured it
+    circumstances: Mapping[str, str]  # what its costs hold for, beside the runtime's version
+    vocabulary: int
+    max_tokens: int
+    measure_s: float  # at a first start in new circumstances; a restart finds the costs in the state folder
     probabilities: Callable[[NDArray[np.float32]], NDArray[np.float32]]  # outputs[batch, labels] -> the same shape
     instances: int = 1
 
 
 class Backend:
-    """One backend of a model: its workers' states, and the reason where it is not ready."""
+    """One backend of a model: its workers' states, the reason where it is not ready, its costs."""
 
-    def __init__(self, index: int, spec: BackendSpec, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, index: int, spec: BackendSpec, limits: Limits, store: CostStore, changed: Callable[[], None]
+    ) -> None:
         self.index = index
         self.spec = spec
+        self.cost = CostModel(limits.max_rows, spec.max_tokens)
+        self.slowdown = 1.0  # elapsed time / cost, of late
+        self._limits = limits
+        self._store = store
+        self._measuring = asyncio.Lock()
+        self._on_gpu = spec.launch.budget.device != "cpu"
         self.reason = ""
         self.start_failed = False  # the last start failed: rows that need this backend cannot wait for it
         self.restarts = 0
         self.workers: set[WorkerProcess] = set()
         self._changed = changed
+        self._circumstances: Mapping[str, str] | None = None
+        self._unlearned = 0
         self._starting = 0
         self._down = False
         self._failures = 0
@@ -68,6 +94,14 @@ class Backend:
         return State.STARTING if self._starting else State.STOPPED
 
     @property
+    def preference(self) -> float:
+        """What a typical batch costs here, ms; the lowest is preferred. Measured here, or else by the gate."""
+        if self.cost.fitted:
+            rows, length = min(32, self.cost.max_rows), min(64, self.cost.max_length)
+            return self.cost.predict_ns(rows, length) / 1e6 * (32 * 64) / (rows * length)
+        return self.spec.cpu_ms
+
+    @property
     def ready(self) -> bool:
         """Whether a worker can take a batch."""
         return bool(self.workers)
@@ -83,7 +117,8 @@ class Backend:
         self._changed()
         try:
             worker = await WorkerProcess.start(self.spec.launch)
-        except BackendUnavailable as error:
+            await self._know_costs(worker)
+        except (BackendUnavailable, BatchFailed) as error:
             self._failed(f"cannot start: {error}")
             self.start_failed = True
             raise BackendUnavailable(f"backend {self.name} cannot start: {error}") from error
@@ -97,9 +132,47 @@ class Backend:
         self._changed()
         return worker
 
-    def worker_succeeded(self) -> None:
-        """Forget earlier failures: the worker has executed a batch."""
+    def worker_succeeded(self, executed: Executed, rows: int, length: int) -> float | None:
+        """Learn from a batch, and forget earlier failures. Returns what it was predicted to cost, ns, if it was."""
         self._failures = 0
+        if not self.cost.fitted:
+            return None
+        predicted_ns = self.cost.predict_ns(rows, length)
+        actual_ns = cost_ns(executed, on_gpu=self._on_gpu)
+        self.cost.observe(Measurement(rows, length, actual_ns))
+        self._unlearned += 1
+        if self._unlearned == _REFRESH_EVERY:
+            self._unlearned = 0
+            self.cost.refresh()
+        elapsed_ns = executed.execute_end_ns - executed.execute_start_ns
+        self.slowdown += _SLOWDOWN_RATE * (min(_MOST_SLOWDOWN, elapsed_ns / actual_ns) - self.slowdown)
+        return predicted_ns
+
+    def keep_costs(self) -> None:
+        """Write what was learned to the state folder."""
+        if self.cost.fitted and self._circumstances is not None:
+            self._store.save(self._circumstances, self.cost)
+
+    async def _know_costs(self, worker: WorkerProcess) -> None:
+        """Find the costs in the state folder, or measure them, once for all workers of the backend."""
+        async with self._measuring:
+            if self.cost.fitted:
+                return
+            self._circumstances = {**self.spec.circumstances, **worker.versions}
+            known = self._store.load(self._circumstances)
+            if known is not None:
+                self.cost = known
+            if self.cost.fitted or not self.spec.measure_s:
+                return
+            measurements = await measure(
+                worker,
+                vocabulary=self.spec.vocabulary,
+                max_tokens=self.spec.max_tokens,
+                limits=self._limits,
+                budget_s=self.spec.measure_s,
+            )
+            self.cost.fit(measurements)
+            self.keep_costs()
 
     def worker_died(self, worker: WorkerProcess, reason: str) -> None:
         """Count a worker as gone."""

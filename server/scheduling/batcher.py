@@ -36,6 +36,7 @@ from server.core.observer import Observer
 from server.core.timing import BatchTimes, now_ns
 from server.runtimes.worker_process import BatchFailed, WorkerProcess
 from server.scheduling.backend import Backend, BackendSpec
+from server.scheduling.cost_store import CostStore
 from server.scheduling.policy import Dispatch, Limits, Policy, WorkerView
 from server.scheduling.waiting import FREE, NO_DEADLINE_NS, Indices, WaitingRows
 from server.text.padding import pad
@@ -98,17 +99,19 @@ class Batcher:
     def __init__(
         self,
         spec: BatcherSpec,
+        store: CostStore,
         observer: Observer,
         *,
         readiness_changed: Callable[[], None] = lambda: None,
         clock_ns: Callable[[], int] = now_ns,
     ) -> None:
         self.spec = spec
-        self.backends = [Backend(index, backend, self._backend_changed) for index, backend in enumerate(spec.backends)]
+        self.backends = [
+            Backend(index, backend, spec.limits, store, self._backend_changed)
+            for index, backend in enumerate(spec.backends)
+        ]
         self._by_name = {backend.name: backend for backend in self.backends}
-        self._preference = sorted(
-            (backend for backend in self.backends if backend.spec.takes_free_rows), key=lambda b: b.spec.cpu_ms
-        )
+        self._preference = self._by_preference()
         self._observer = observer
         self._readiness_changed = readiness_changed
         self._clock_ns = clock_ns
@@ -235,7 +238,11 @@ class Batcher:
         await asyncio.gather(*self._loops, return_exceptions=True)
         if self._expiry is not None:
             self._expiry.cancel()
-        self._fail_waiting(lambda row: True, ModelNotReady(f"{self.spec.model} is being stopped: retry"))
+        stopped = ModelNotReady(f"{self.spec.model} is being stopped: retry")
+        self._fail_waiting(lambda row: True, stopped)
+        for backend in self.backends:
+            self._fail_suspects(backend, stopped)
+            backend.keep_costs()
 
     async def _run(self, backend: Backend) -> None:
         """Keep one worker of a backend alive for as long as rows may need it."""
@@ -303,6 +310,7 @@ class Batcher:
             for row in rows:
                 self._finish(row, ModelNotReady(f"{self.spec.model} is being stopped: retry"))
             raise
+        predicted_ns = backend.worker_succeeded(executed, batch.rows, batch.length)
         facts = BatchFacts(
             backend=backend.name,
             lengths=batch.lengths,
@@ -310,8 +318,8 @@ class Batcher:
             times=BatchTimes(dispatched_ns, padded_ns, executed.execute_start_ns, executed.execute_end_ns),
             responded_ns=self._clock_ns(),
             cpu_ns=executed.cpu_ns,
+            predicted_ns=predicted_ns,
         )
-        backend.worker_succeeded()
         self._observer.batch_executed(self.spec.model, self.spec.version, facts)
         finite = np.atleast_1d(np.isfinite(executed.outputs).all(axis=1))
         for row, probabilities, is_finite in zip(
@@ -354,10 +362,13 @@ class Batcher:
     def _start_failed(self, backend: Backend, error: BackendUnavailable) -> None:
         """Fail the rows that only this backend could have executed."""
         self._fail_waiting(lambda row: row.pinned_to == backend.name, error)
-        while self._suspects[backend.name]:
-            self._finish(self._suspects[backend.name].popleft(), error)
+        self._fail_suspects(backend, error)
         if all(one.start_failed for one in self._preference):
             self._fail_waiting(lambda row: row.pinned_to is None, ModelNotReady(str(error)))
+
+    def _fail_suspects(self, backend: Backend, error: LockstepError) -> None:
+        while self._suspects[backend.name]:
+            self._finish(self._suspects[backend.name].popleft(), error)
 
     def _fail_waiting(self, condition: Callable[[Row], bool], error: LockstepError) -> None:
         rows = [i for i, row in enumerate(self._waiting.entries()) if condition(row)]
@@ -391,7 +402,12 @@ class Batcher:
     def _view(self, backend: Backend) -> WorkerView:
         preferred = self.preferred
         takes_free = backend.spec.takes_free_rows and (backend is preferred or preferred is None or not preferred.ready)
-        return WorkerView(backend.index, takes_free)
+        return WorkerView(
+            backend.index, takes_free, backend.cost.table() if backend.cost.fitted else None, backend.slowdown
+        )
+
+    def _by_preference(self) -> list[Backend]:
+        return sorted((one for one in self.backends if one.spec.takes_free_rows), key=lambda one: one.preference)
 
     def _wanted(self, backend: Backend) -> bool:
         """Whether the backend should have workers: it is preferred, stands in for one that is down, or is asked for."""
@@ -403,6 +419,7 @@ class Batcher:
     # ---- waking ----------------------------------------------------------------------------------
 
     def _backend_changed(self) -> None:
+        self._preference = self._by_preference()
         self._notify()
         self._readiness_changed()
 
