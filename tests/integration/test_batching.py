@@ -150,7 +150,7 @@ async def test_no_row_is_lost_or_wrong_while_workers_are_killed(served: Served) 
     assert len(rows) == 400
     for text, result in rows:
         check(text, result)
-    assert {result.prediction.backend for _, result in rows} == {ONNX, SAVED_MODEL}
+    assert SAVED_MODEL in {result.prediction.backend for _, result in rows}
 
 
 async def test_free_rows_fail_over_where_the_preferred_backend_cannot_start(tmp_path: Path) -> None:
