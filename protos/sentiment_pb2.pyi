@@ -6,6 +6,26 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class StreamRequest(_message.Message):
+    __slots__ = ("classify", "cancel", "timeout_us")
+    CLASSIFY_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
+    classify: ClassifyRequest
+    cancel: str
+    timeout_us: int
+    def __init__(self, classify: _Optional[_Union[ClassifyRequest, _Mapping]] = ..., cancel: _Optional[str] = ..., timeout_us: _Optional[int] = ...) -> None: ...
+
+class StreamResponse(_message.Message):
+    __slots__ = ("id", "response", "error")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    response: ClassifyResponse
+    error: Error
+    def __init__(self, id: _Optional[str] = ..., response: _Optional[_Union[ClassifyResponse, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
 class ClassifyRequest(_message.Message):
     __slots__ = ("model", "texts", "truncate", "priority", "id")
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -81,11 +101,13 @@ class Phases(_message.Message):
     def __init__(self, decode_us: _Optional[int] = ..., tokenize_us: _Optional[int] = ..., queue_us: _Optional[int] = ..., pad_us: _Optional[int] = ..., transfer_us: _Optional[int] = ..., execute_us: _Optional[int] = ..., respond_us: _Optional[int] = ...) -> None: ...
 
 class Error(_message.Message):
-    __slots__ = ("kind", "code", "message")
+    __slots__ = ("kind", "code", "message", "retry_after_ms")
     KIND_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     kind: str
     code: int
     message: str
-    def __init__(self, kind: _Optional[str] = ..., code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+    retry_after_ms: int
+    def __init__(self, kind: _Optional[str] = ..., code: _Optional[int] = ..., message: _Optional[str] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...

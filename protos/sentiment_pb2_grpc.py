@@ -39,6 +39,11 @@ class SentimentServiceStub:
                 request_serializer=protos_dot_sentiment__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=protos_dot_sentiment__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.ClassifyStream = channel.stream_stream(
+                '/sentiment.v1.SentimentService/ClassifyStream',
+                request_serializer=protos_dot_sentiment__pb2.StreamRequest.SerializeToString,
+                response_deserializer=protos_dot_sentiment__pb2.StreamResponse.FromString,
+                _registered_method=True)
 
 
 class SentimentServiceServicer:
@@ -51,6 +56,15 @@ class SentimentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClassifyStream(self, request_iterator, context):
+        """Many requests at once over one call. Each is answered when it is ready, with its id; requests without an id
+        are answered in the order of their arrival, among themselves. Each has its own deadline and its own error, and
+        one that fails harms no other. The server reads no further while too many are unanswered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SentimentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +72,11 @@ def add_SentimentServiceServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=protos_dot_sentiment__pb2.ClassifyRequest.FromString,
                     response_serializer=protos_dot_sentiment__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'ClassifyStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ClassifyStream,
+                    request_deserializer=protos_dot_sentiment__pb2.StreamRequest.FromString,
+                    response_serializer=protos_dot_sentiment__pb2.StreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +106,33 @@ class SentimentService:
             '/sentiment.v1.SentimentService/Classify',
             protos_dot_sentiment__pb2.ClassifyRequest.SerializeToString,
             protos_dot_sentiment__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/sentiment.v1.SentimentService/ClassifyStream',
+            protos_dot_sentiment__pb2.StreamRequest.SerializeToString,
+            protos_dot_sentiment__pb2.StreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -93,12 +93,13 @@ class App:
                 ("grpc.server.max_pending_requests_hard_limit", _UNBOUNDED),
             ]
         )
-        self._grpc.add_generic_rpc_handlers(
-            (
-                inference.InferenceService(self.gateway, self.statistics).handler(),
-                sentiment.SentimentService(self.gateway).handler(),
-            )
+        most = self.config.max_stream_messages
+        services = (
+            inference.InferenceService(self.gateway, self.statistics, most),
+            sentiment.SentimentService(self.gateway, most),
         )
+        self._grpc.add_generic_rpc_handlers(tuple(service.handler() for service in services))
+        self._streams = [service.streams for service in services]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection(_SERVICES, self._grpc)
         try:
@@ -130,6 +131,8 @@ class App:
     async def stop(self) -> None:
         """Drain: say that we are not ready, answer what was accepted, stop the workers. Bounded by `drain_s`."""
         await self._health.enter_graceful_shutdown()
+        for streams in self._streams:
+            streams.drain()
         await self._grpc.stop(self.config.drain_s)
         if self._health_updates is not None:
             self._health_updates.cancel()
@@ -159,6 +162,7 @@ class App:
             published,
             TextEncoder.from_file(published.tokenizer, manifest.max_tokens),
             Batcher(spec, self._costs, self._observer, readiness_changed=self._readiness_may_have_changed),
+            tuple(manifest.labels),
         )
 
     def _backend(self, published: PublishedModel, artifact: Artifact) -> BackendSpec:

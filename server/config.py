@@ -51,6 +51,9 @@ class ServerConfig(BaseModel):
 
     max_queue_rows: Annotated[int, Field(ge=1, description="Rows that may wait, for each model.")] = 4_096
     max_call_rows: Annotated[int, Field(ge=1, description="Rows of one call.")] = 4_096
+    max_stream_messages: Annotated[
+        int, Field(ge=1, description="Unanswered messages of one stream; the server then reads no further.")
+    ] = 1_024
     max_text_bytes: Annotated[int, Field(ge=1, description="Bytes of one text.")] = 256 * 1024
     max_message_bytes: Annotated[int, Field(ge=1, description="Bytes of one gRPC message.")] = 16 * 1024 * 1024
     drain_s: Annotated[

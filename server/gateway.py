@@ -6,20 +6,21 @@ A call's life here: find the model, check limits (bytes, then tokens), tokenise,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.core.errors import InputTooLong, InvalidInput, LockstepError, ModelNotFound
-from server.core.messages import Encoding, Ids, ModelRef, Outcome, Prediction, PredictRequest
+from server.core.messages import Encoding, Ids, ModelRef, Prediction, PredictRequest
 from server.core.observer import Observer
 from server.core.timing import now_ns
 from server.repository.catalog import PublishedModel, Refused
 from server.repository.manifest import Manifest
 from server.scheduling.backend import Backend
-from server.scheduling.batcher import Batcher
+from server.scheduling.batcher import Batcher, Call
 from server.text.encoder import TextEncoder
 
 _TOKENIZE_OFF_LOOP_CHARACTERS = 16_384
@@ -41,6 +42,7 @@ class ServedModel:
     published: PublishedModel
     encoder: TextEncoder
     batcher: Batcher
+    labels: tuple[str, ...]
 
     @property
     def manifest(self) -> Manifest:
@@ -101,71 +103,96 @@ class Gateway:
         `BackendNotFound`, `ModelNotReady`, `BackendUnavailable`, `Overloaded`, `InvalidInput`. Cancelling it
         takes its waiting rows out of the queue.
         """
+        if self.is_long(request):
+            in_flight = await self._begin_off_loop(request)
+        else:
+            in_flight = self.begin(request)
         try:
-            served = self.model(request.ref)
-            prediction = await self._predict(served, request)
-        except LockstepError as error:
-            version = self.models[request.ref.model].manifest.version if request.ref.model in self.models else 0
-            name = request.ref.model if version else ""  # a caller's invention must not become a label
-            backend = request.ref.backend if version and self._has_backend(name, request.ref.backend) else None
-            elapsed_ns = self._clock_ns() - request.received_ns
-            self._observer.call_failed(name, version, backend, type(error).__name__, elapsed_ns)
+            await in_flight.done
+        except asyncio.CancelledError:
+            in_flight.abandon()
             raise
-        self._observer.call_finished(prediction)
-        return prediction
+        return in_flight.finish()
 
-    async def _predict(self, served: ServedModel, request: PredictRequest) -> Prediction:
+    def is_long(self, request: PredictRequest) -> bool:
+        """Whether tokenising it would hold up the event loop: then it is for `predict`, not `begin`."""
+        rows = request.rows
+        if len(rows) == 1:
+            return isinstance(rows[0], str) and len(rows[0]) > _TOKENIZE_OFF_LOOP_CHARACTERS
+        return sum(len(row) for row in rows if isinstance(row, str)) > _TOKENIZE_OFF_LOOP_CHARACTERS
+
+    def begin(self, request: PredictRequest) -> InFlight:
+        """Tokenise and queue a request at once; raises as `predict` does, what can be known by now."""
+        with self._counting_failures(request):
+            served = self._checked(request)
+            rows = self._rows(served, request)
+            encoded = served.encoder.encode(rows.allowed, truncate=request.truncate) if rows.allowed else []
+            return self._queue(served, request, rows.joined(encoded))
+
+    async def _begin_off_loop(self, request: PredictRequest) -> InFlight:
+        with self._counting_failures(request):
+            served = self._checked(request)
+            rows = self._rows(served, request)
+            encoded = await asyncio.to_thread(served.encoder.encode, rows.allowed, truncate=request.truncate)
+            return self._queue(served, request, rows.joined(encoded))
+
+    def _checked(self, request: PredictRequest) -> ServedModel:
+        served = self.model(request.ref)
         if not request.rows:
             raise InvalidInput("the call holds no rows: send at least one")
         if len(request.rows) > self._limits.max_rows:
             raise InvalidInput(
                 f"the call holds {len(request.rows)} rows, at most {self._limits.max_rows} are taken: send fewer a call"
             )
-        encoded = await self._encode(served, request)
+        return served
+
+    def _rows(self, served: ServedModel, request: PredictRequest) -> _Rows:
+        """Hold rows against the limits that are known before tokenising."""
+        known: list[Encoding | InvalidInput | None] = []
+        allowed: list[str] = []
+        for row in request.rows:
+            if not isinstance(row, str):
+                known.append(_check_ids(row, served, request.truncate))
+            elif (error := self._too_large(row)) is not None:
+                known.append(error)
+            else:
+                known.append(None)
+                allowed.append(row)
+        return _Rows(known, allowed)
+
+    def _queue(
+        self, served: ServedModel, request: PredictRequest, encoded: Sequence[Encoding | InvalidInput]
+    ) -> InFlight:
         tokenized_ns = self._clock_ns()
         if request.all_or_none:
             _raise_first(encoded)
-        sound = [index for index, row in enumerate(encoded) if isinstance(row, Encoding)]
-        outcomes: list[Outcome | None] = [row if isinstance(row, LockstepError) else None for row in encoded]
-        if sound:
-            call = served.batcher.submit(
-                [row for row in encoded if isinstance(row, Encoding)],
-                arrival_ns=tokenized_ns,
-                backend=request.ref.backend,
-                priority=request.priority,
-                deadline_ns=request.deadline_ns,
-            )
-            try:
-                await call.done
-            except asyncio.CancelledError:
-                served.batcher.abandon(call)
-                raise
-            for index, outcome in zip(sound, call.outcomes, strict=True):
-                outcomes[index] = outcome
-        if request.all_or_none:
-            _raise_first(outcomes)
-        return Prediction(
-            model=served.manifest.name,
-            version=served.manifest.version,
+        sound = [row for row in encoded if isinstance(row, Encoding)]
+        call = served.batcher.submit(
+            sound,
+            arrival_ns=tokenized_ns,
             backend=request.ref.backend,
-            labels=tuple(served.manifest.labels),
-            received_ns=request.received_ns,
-            decoded_ns=request.decoded_ns,
-            tokenized_ns=tokenized_ns,
-            outcomes=[outcome for outcome in outcomes if outcome is not None],
+            priority=request.priority,
+            deadline_ns=request.deadline_ns,
         )
+        return InFlight(self, served, request, encoded, call, tokenized_ns)
 
-    async def _encode(self, served: ServedModel, request: PredictRequest) -> list[Encoding | InvalidInput]:
-        texts = [row for row in request.rows if isinstance(row, str)]
-        if not texts:
-            return [_checked(row, served, request.truncate) for row in request.rows if not isinstance(row, str)]
-        too_large = {index: self._too_large(text) for index, text in enumerate(texts)}
-        allowed = [text for index, text in enumerate(texts) if too_large[index] is None]
-        if sum(map(len, allowed)) > _TOKENIZE_OFF_LOOP_CHARACTERS:
-            rows = iter(await asyncio.to_thread(served.encoder.encode, allowed, truncate=request.truncate))
-        else:
-            rows = iter(served.encoder.encode(allowed, truncate=request.truncate))
-        return [too_large[index] or next(rows) for index in range(len(texts))]
+    @contextlib.contextmanager
+    def _counting_failures(self, request: PredictRequest) -> Iterator[None]:
+        """Count a call that fails as a whole; a caller's inventions do not become labels."""
+        try:
+            yield
+        except LockstepError as error:
+            ref = request.ref
+            served = self.models.get(ref.model)
+            known = served is not None and any(one.name == ref.backend for one in served.batcher.backends)
+            self._observer.call_failed(
+                model=ref.model if served else "",
+                version=served.manifest.version if served else 0,
+                backend=ref.backend if known else None,
+                kind=type(error).__name__,
+                elapsed_ns=self._clock_ns() - request.received_ns,
+            )
+            raise
 
     def _too_large(self, text: str) -> InvalidInput | None:
         limit = self._limits.max_text_bytes
@@ -176,8 +203,64 @@ class Gateway:
             return None
         return InputTooLong(f"the text has {size} bytes, at most {limit} are taken: shorten it")
 
-    def _has_backend(self, model: str, backend: str | None) -> bool:
-        return any(one.name == backend for one in self.models[model].batcher.backends)
+
+class InFlight:
+    """A request that is queued: `done` is set when every row has its outcome; then `finish` tells them."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        served: ServedModel,
+        request: PredictRequest,
+        encoded: Sequence[Encoding | InvalidInput],
+        call: Call,
+        tokenized_ns: int,
+    ) -> None:
+        self.done = call.done
+        self._gateway = gateway
+        self._served = served
+        self._request = request
+        self._encoded = encoded
+        self._call = call
+        self._tokenized_ns = tokenized_ns
+
+    def abandon(self) -> None:
+        """Take its waiting rows out of the queue: nobody waits for them any more."""
+        self._served.batcher.abandon(self._call)
+
+    def finish(self) -> Prediction:
+        """Return the outcomes; raises the first row's error where the request is `all_or_none`."""
+        answered = iter(self._call.outcomes)
+        outcomes = [next(answered) if isinstance(row, Encoding) else row for row in self._encoded]
+        request, manifest = self._request, self._served.manifest
+        if request.all_or_none:
+            with self._gateway._counting_failures(request):
+                _raise_first(outcomes)
+        prediction = Prediction(
+            model=manifest.name,
+            version=manifest.version,
+            backend=request.ref.backend,
+            labels=self._served.labels,
+            received_ns=request.received_ns,
+            decoded_ns=request.decoded_ns,
+            tokenized_ns=self._tokenized_ns,
+            outcomes=[outcome for outcome in outcomes if outcome is not None],
+        )
+        self._gateway._observer.call_finished(prediction)
+        return prediction
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of a call before tokenising: what is known of each, and the texts of those of which nothing is."""
+
+    known: list[Encoding | InvalidInput | None]
+    allowed: list[str]
+
+    def joined(self, encoded: Sequence[Encoding | InvalidInput]) -> list[Encoding | InvalidInput]:
+        """Return every row's encoding or error, in order."""
+        found = iter(encoded)
+        return [next(found) if one is None else one for one in self.known]
 
 
 def probabilities(output: str, activation: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
@@ -200,7 +283,7 @@ def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return result.astype(np.float32, copy=False)
 
 
-def _checked(ids: Ids, served: ServedModel, truncate: bool) -> Encoding | InvalidInput:
+def _check_ids(ids: Ids, served: ServedModel, truncate: bool) -> Encoding | InvalidInput:
     """Hold a row of ids that the caller made against the model: a bad one would fail its whole batch."""
     manifest = served.manifest
     if len(ids) == 0:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import grpc
 
 from protos import open_inference_pb2 as oip
 from server import __version__
-from server.core.errors import InvalidInput
+from server.core.errors import InvalidInput, LockstepError
 from server.core.messages import Answer, ModelRef, Prediction, PredictRequest
 from server.core.timing import now_ns
 from server.counts import Counts, Duration, Statistics
 from server.gateway import Gateway, ServedModel
-from server.rpc.status import CallInstants, unary
+from server.rpc.status import CallInstants, parse, unary
+from server.rpc.stream import CancelRequest, Opened, Refused, Streams
 from server.rpc.tensors import check_outputs, outputs_of, rows_of
 
 SERVICE = "inference.GRPCInferenceService"
@@ -28,8 +30,9 @@ _PARAMETERS = {
 class InferenceService:
     """The service over a gateway."""
 
-    def __init__(self, gateway: Gateway, statistics: Statistics) -> None:
+    def __init__(self, gateway: Gateway, statistics: Statistics, max_stream_messages: int) -> None:
         self._gateway = gateway
+        self.streams = Streams("ModelStreamInfer", gateway, _StreamDialect(), max_stream_messages)
         self._statistics = statistics
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -43,6 +46,7 @@ class InferenceService:
                 "ServerMetadata": unary("ServerMetadata", oip.ServerMetadataRequest, self.server_metadata),
                 "ModelMetadata": unary("ModelMetadata", oip.ModelMetadataRequest, self.model_metadata),
                 "ModelInfer": unary("ModelInfer", oip.ModelInferRequest, self.model_infer),
+                "ModelStreamInfer": self.streams.handler(),
                 "ModelStatistics": unary("ModelStatistics", oip.ModelStatisticsRequest, self.model_statistics),
                 "RepositoryIndex": unary("RepositoryIndex", oip.RepositoryIndexRequest, self.repository_index),
             },
@@ -93,31 +97,7 @@ class InferenceService:
 
     async def model_infer(self, request: oip.ModelInferRequest, instants: CallInstants) -> oip.ModelInferResponse:
         """Answer a call as a whole; the first row at fault fails it, and is named."""
-        parameters = _parameters(request)
-        check_outputs(request)
-        rows = rows_of(request)
-        prediction = await self._gateway.predict(
-            PredictRequest(
-                ref=_ref(request.model_name, request.model_version),
-                rows=rows,
-                received_ns=instants.received_ns,
-                decoded_ns=now_ns(),
-                truncate=bool(parameters.get("truncate", False)),
-                priority=int(parameters.get("priority", 0)),
-                deadline_ns=_deadline_ns(instants, parameters.get("timeout")),
-                all_or_none=True,
-            )
-        )
-        answers = [outcome for outcome in prediction.outcomes if isinstance(outcome, Answer)]
-        tensors, contents = outputs_of(request, prediction.labels, answers)
-        return oip.ModelInferResponse(
-            model_name=request.model_name,
-            model_version=str(prediction.version),
-            id=request.id,
-            parameters=_response_parameters(prediction),
-            outputs=tensors,
-            raw_output_contents=contents,
-        )
+        return _infer_response(request, await self._gateway.predict(_predict_request(request, instants)))
 
     async def model_statistics(
         self, request: oip.ModelStatisticsRequest, instants: CallInstants
@@ -167,6 +147,63 @@ class InferenceService:
         else:
             counts = self._statistics.model(name, version)
         return _statistics(str(ref), version, counts)
+
+
+class _StreamDialect:
+    """The messages of ModelStreamInfer."""
+
+    def open(self, payload: bytes, received_ns: int) -> Opened | Refused | CancelRequest:
+        """Read a ModelInferRequest."""
+        request = parse(oip.ModelInferRequest, payload)
+        try:
+            predict = _predict_request(request, CallInstants(received_ns, now_ns(), None))
+        except InvalidInput as error:
+            return Refused(request.id, _stream_error(request, error))
+        return Opened(
+            id=request.id,
+            request=predict,
+            answer=functools.partial(_stream_answer, request),
+            error=functools.partial(_stream_error, request),
+        )
+
+
+def _stream_answer(request: oip.ModelInferRequest, prediction: Prediction) -> bytes:
+    return oip.ModelStreamInferResponse(infer_response=_infer_response(request, prediction)).SerializeToString()
+
+
+def _stream_error(request: oip.ModelInferRequest, error: LockstepError) -> bytes:
+    """Return an answer with the error; the response that goes with it says whose it is."""
+    whose = oip.ModelInferResponse(model_name=request.model_name, id=request.id)
+    return oip.ModelStreamInferResponse(error_message=error.message, infer_response=whose).SerializeToString()
+
+
+def _predict_request(request: oip.ModelInferRequest, instants: CallInstants) -> PredictRequest:
+    parameters = _parameters(request)
+    check_outputs(request)
+    rows = rows_of(request)
+    return PredictRequest(
+        ref=_ref(request.model_name, request.model_version),
+        rows=rows,
+        received_ns=instants.received_ns,
+        decoded_ns=now_ns(),
+        truncate=bool(parameters.get("truncate", False)),
+        priority=int(parameters.get("priority", 0)),
+        deadline_ns=_deadline_ns(instants, parameters.get("timeout")),
+        all_or_none=True,
+    )
+
+
+def _infer_response(request: oip.ModelInferRequest, prediction: Prediction) -> oip.ModelInferResponse:
+    answers = [outcome for outcome in prediction.outcomes if isinstance(outcome, Answer)]
+    tensors, contents = outputs_of(request, prediction.labels, answers)
+    return oip.ModelInferResponse(
+        model_name=request.model_name,
+        model_version=str(prediction.version),
+        id=request.id,
+        parameters=_response_parameters(prediction),
+        outputs=tensors,
+        raw_output_contents=contents,
+    )
 
 
 def _statistics(name: str, version: int, counts: Counts) -> oip.ModelStatistics:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import grpc
 
 from protos import sentiment_pb2 as pb
-from server.core.errors import LockstepError
+from server.core.errors import InvalidInput, LockstepError
 from server.core.messages import Answer, ModelRef, Outcome, Prediction, PredictRequest
-from server.core.timing import Phase
+from server.core.timing import Phase, now_ns
 from server.gateway import Gateway
-from server.rpc.status import STATUS, CallInstants, unary
+from server.rpc.status import STATUS, CallInstants, parse, unary
+from server.rpc.stream import CancelRequest, Opened, Refused, Streams, retry_after_ms
 
 SERVICE = "sentiment.v1.SentimentService"
 
@@ -17,35 +20,75 @@ SERVICE = "sentiment.v1.SentimentService"
 class SentimentService:
     """The service over a gateway."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, max_stream_messages: int) -> None:
         self._gateway = gateway
+        self.streams = Streams("ClassifyStream", gateway, _StreamDialect(), max_stream_messages)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a server needs to route calls here."""
         return grpc.method_handlers_generic_handler(
-            SERVICE, {"Classify": unary("Classify", pb.ClassifyRequest, self.classify)}
+            SERVICE,
+            {
+                "Classify": unary("Classify", pb.ClassifyRequest, self.classify),
+                "ClassifyStream": self.streams.handler(),
+            },
         )
 
     async def classify(self, request: pb.ClassifyRequest, instants: CallInstants) -> pb.ClassifyResponse:
         """Answer each text on its own."""
-        prediction = await self._gateway.predict(
-            PredictRequest(
-                ref=ModelRef.parse(request.model),
-                rows=list(request.texts),
-                received_ns=instants.received_ns,
-                decoded_ns=instants.decoded_ns,
-                truncate=request.truncate,
-                priority=request.priority,
-                deadline_ns=instants.deadline_ns,
-            )
-        )
-        return pb.ClassifyResponse(
-            model=prediction.model,
-            version=prediction.version,
+        return _response(request.id, await self._gateway.predict(_predict_request(request, instants)))
+
+
+class _StreamDialect:
+    """The messages of ClassifyStream."""
+
+    def open(self, payload: bytes, received_ns: int) -> Opened | Refused | CancelRequest:
+        """Read a StreamRequest."""
+        message = parse(pb.StreamRequest, payload)
+        kind = message.WhichOneof("message")
+        if kind == "cancel":
+            return CancelRequest(message.cancel)
+        request = message.classify
+        if kind is None or message.timeout_us < 0:
+            what = "neither classify nor cancel is set" if kind is None else "timeout_us is negative"
+            return Refused(request.id, _stream_error(request.id, InvalidInput(what)))
+        deadline_ns = received_ns + message.timeout_us * 1000 if message.timeout_us else None
+        return Opened(
             id=request.id,
-            labels=prediction.labels,
-            results=[_result(prediction, outcome) for outcome in prediction.outcomes],
+            request=_predict_request(request, CallInstants(received_ns, now_ns(), deadline_ns)),
+            answer=functools.partial(_stream_answer, request.id),
+            error=functools.partial(_stream_error, request.id),
         )
+
+
+def _stream_answer(request_id: str, prediction: Prediction) -> bytes:
+    return pb.StreamResponse(id=request_id, response=_response(request_id, prediction)).SerializeToString()
+
+
+def _stream_error(request_id: str, error: LockstepError) -> bytes:
+    return pb.StreamResponse(id=request_id, error=_error(error)).SerializeToString()
+
+
+def _predict_request(request: pb.ClassifyRequest, instants: CallInstants) -> PredictRequest:
+    return PredictRequest(
+        ref=ModelRef.parse(request.model),
+        rows=request.texts,
+        received_ns=instants.received_ns,
+        decoded_ns=instants.decoded_ns,
+        truncate=request.truncate,
+        priority=request.priority,
+        deadline_ns=instants.deadline_ns,
+    )
+
+
+def _response(request_id: str, prediction: Prediction) -> pb.ClassifyResponse:
+    return pb.ClassifyResponse(
+        model=prediction.model,
+        version=prediction.version,
+        id=request_id,
+        labels=prediction.labels,
+        results=[_result(prediction, outcome) for outcome in prediction.outcomes],
+    )
 
 
 def _result(prediction: Prediction, outcome: Outcome) -> pb.Result:
@@ -73,4 +116,4 @@ def _phases(prediction: Prediction, answer: Answer) -> pb.Phases:
 
 def _error(error: LockstepError) -> pb.Error:
     code = STATUS[type(error)].value[0]
-    return pb.Error(kind=type(error).__name__, code=code, message=error.message)
+    return pb.Error(kind=type(error).__name__, code=code, message=error.message, retry_after_ms=retry_after_ms(error))

@@ -61,7 +61,8 @@ REQUEST_ID_KEY = "x-request-id"
 
 _log = logging.getLogger("lockstep.rpc")
 _Request = TypeVar("_Request", bound=Message)
-_Context = grpc.aio.ServicerContext[bytes, bytes]
+Context = grpc.aio.ServicerContext[bytes, bytes]
+"""Of a method that takes and answers raw messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,36 +80,45 @@ Answer = Callable[[_Request, CallInstants], Awaitable[Message]]
 def unary(name: str, request_type: type[_Request], answer: Answer[_Request]) -> grpc.RpcMethodHandler[Any, Any]:
     """Return a handler that decodes the raw request here, so that undecodable bytes are the caller's error."""
 
-    async def handle(payload: bytes, context: _Context) -> bytes:
+    async def handle(payload: bytes, context: Context) -> bytes:
         received_ns = now_ns()
         remaining_s = cast("float | None", context.time_remaining())  # None without a deadline, whatever the stubs say
         try:
-            request = request_type()
-            try:
-                request.ParseFromString(payload)
-            except DecodeError as error:
-                raise InvalidInput(
-                    f"the request is not a valid {request_type.DESCRIPTOR.full_name}: {error}"
-                ) from error
+            request = parse(request_type, payload)
             deadline_ns = None if remaining_s is None else received_ns + int(remaining_s * 1e9)
             response = await answer(request, CallInstants(received_ns, now_ns(), deadline_ns))
             return response.SerializeToString()
         except LockstepError as error:
             await refuse(context, error)
-        except Exception:
-            request_id = _request_id(context)
-            _log.exception("%s failed unexpectedly, request id %s", name, request_id)
-            await context.abort(
-                grpc.StatusCode.INTERNAL,
-                f"internal error; the server's log tells more under request id {request_id}",
-                ((REQUEST_ID_KEY, request_id),),
-            )
+        except Exception as error:
+            await abort_unexpected(name, context, error)
         raise AssertionError("abort raises")
 
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
-async def refuse(context: _Context, error: LockstepError) -> None:
+def parse(request_type: type[_Request], payload: bytes) -> _Request:
+    """Decode a message; raises `InvalidInput` where the bytes are none, invalid UTF-8 in a string included."""
+    request = request_type()
+    try:
+        request.ParseFromString(payload)
+    except DecodeError as error:
+        raise InvalidInput(f"the request is not a valid {request_type.DESCRIPTOR.full_name}: {error}") from error
+    return request
+
+
+async def abort_unexpected(name: str, context: Context, error: Exception) -> None:
+    """End a call that failed by our fault: the log has the traceback, the caller an id to find it by."""
+    request_id = _request_id(context)
+    _log.error("%s failed unexpectedly, request id %s", name, request_id, exc_info=error)
+    await context.abort(
+        grpc.StatusCode.INTERNAL,
+        f"internal error; the server's log tells more under request id {request_id}",
+        ((REQUEST_ID_KEY, request_id),),
+    )
+
+
+async def refuse(context: Context, error: LockstepError) -> None:
     """End a call with an error's status; an overload carries the pause that the caller should make."""
     metadata: tuple[tuple[str, str], ...] = ()
     if isinstance(error, Overloaded):
@@ -116,7 +126,7 @@ async def refuse(context: _Context, error: LockstepError) -> None:
     await context.abort(STATUS[type(error)], error.message, metadata)
 
 
-def _request_id(context: _Context) -> str:
+def _request_id(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str):
             return value

@@ -5,5 +5,6 @@ from __future__ import annotations
 ADAPTERS: dict[str, str] = {
     "onnxruntime": "server.runtimes.onnxruntime_adapter:OnnxRuntimeAdapter",
     "tensorflow": "server.runtimes.tensorflow_adapter:TensorFlowAdapter",
+    "torch": "server.runtimes.torch_adapter:TorchAdapter",
 }
 """Runtime name -> `module:class` of its `base.Adapter`."""

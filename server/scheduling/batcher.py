@@ -69,6 +69,8 @@ class Call:
         self.outcomes: list[Outcome | None] = [None] * rows
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending = rows
+        if not rows:
+            self.done.set_result(None)
 
     def resolve(self, index: int, outcome: Outcome) -> None:
         """Give a row its outcome."""
