@@ -59,18 +59,20 @@ class Texts:
     test: tuple[Encoded, ...]
 
 
-def encode(corpus: Corpus, tokenizer: Path) -> Texts:
-    """Encode the whole corpus with a `tokenizer.json`.
+def encode(corpus: Corpus, tokenizer: Path, vocabulary_tokens: int | None = VOCABULARY_TOKENS) -> Texts:
+    """Encode the whole corpus with a `tokenizer.json`, without its padding, cut at `MAX_TOKENS`.
 
-    Raises `ValueError` where its ids are not those that the models were built for.
+    Raises `ValueError` where its ids are not those that the models were built for: `vocabulary_tokens` of
+    them at most, unless it is `None`.
     """
     from tokenizers import Tokenizer
 
     encoder = Tokenizer.from_file(str(tokenizer))
     if encoder.token_to_id("[PAD]") != PAD_ID:
         raise ValueError(f"{tokenizer} does not number [PAD] {PAD_ID}")
-    if (size := encoder.get_vocab_size()) > VOCABULARY_TOKENS:
-        raise ValueError(f"{tokenizer} has {size} tokens, and the models embed {VOCABULARY_TOKENS}")
+    if vocabulary_tokens is not None and (size := encoder.get_vocab_size()) > vocabulary_tokens:
+        raise ValueError(f"{tokenizer} has {size} tokens, and the models embed {vocabulary_tokens}")
+    encoder.no_padding()
     encoder.enable_truncation(MAX_TOKENS)  # in memory: the file stays without
 
     def rows(split: Split) -> tuple[Encoded, ...]:
@@ -110,12 +112,12 @@ def by_length(rows: Sequence[Encoded]) -> list[Batch]:
     return list(_cut(sorted(rows, key=_length)))
 
 
-def accuracy(rows: Sequence[Encoded], logits: Callable[[Batch], NDArray[np.float32]]) -> float:
-    """Return the share of `rows` whose greatest logit is their label's.
+def accuracy(rows: Sequence[Encoded], scores: Callable[[Batch], NDArray[np.float32]]) -> float:
+    """Return the share of `rows` whose greatest score is their label's.
 
-    `logits` maps a batch to float32[batch, labels].
+    `scores` maps a batch to float32[batch, labels].
     """
-    right = sum(int((logits(batch).argmax(axis=1) == batch.labels).sum()) for batch in by_length(rows))
+    right = sum(int((scores(batch).argmax(axis=1) == batch.labels).sum()) for batch in by_length(rows))
     return right / len(rows)
 
 

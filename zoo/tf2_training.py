@@ -1,8 +1,8 @@
 """The training loop of the TensorFlow models.
 
 Owns the optimiser and the checkpoint's form (`checkpoint/model-1`, of `tf.train.Checkpoint(model=...)`).
-Knows no architecture: a model is whatever its entry's `build` returns, with a `logits` method that takes
-the dropout of training.
+Knows no architecture: a model is whatever its entry's `build` returns, with a `logits` method of the same
+inputs, which are named as the arrays of a batch, that drops out.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from zoo.batches import Batch, Texts, accuracy, shuffled
-from zoo.learning import Learned, Report, built, sentences
-from zoo.registry import Entry
+from zoo.batches import Batch, accuracy, shuffled
+from zoo.learning import Learned, Task
 
 CLIP_NORM = 1.0
 CHECKPOINT = "checkpoint/model"
 
 
-def learn(entry: Entry, texts: Texts, report: Report, log: Path) -> Learned:
+def learn(task: Task) -> Learned:
     """Train one model; see `zoo.learning`."""
-    recipe = entry.recipe
+    recipe, texts = task.entry.recipe, task.texts
     tf.keras.utils.set_random_seed(recipe.seed)
-    model = built(entry)
-    held_out = sentences(texts.validation)
+    model = task.build()
+    signature = model.__call__.input_signature
 
-    def logits(batch: Batch) -> NDArray[np.float32]:
-        values: NDArray[np.float32] = model(batch.input_ids, batch.lengths).numpy()
+    def feeds(batch: Batch) -> list[NDArray[np.int64]]:
+        return [getattr(batch, spec.name) for spec in signature]
+
+    def scores(batch: Batch) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = model(*feeds(batch)).numpy()
         return values
 
     steps = sum(len(shuffled(texts.train, recipe.seed, epoch)) for epoch in range(recipe.epochs))
@@ -40,32 +42,26 @@ def learn(entry: Entry, texts: Texts, report: Report, log: Path) -> Learned:
     variables = model.trainable_variables
     optimiser.build(variables)
 
-    @tf.function(  # type: ignore[untyped-decorator]
-        input_signature=[
-            tf.TensorSpec([None, None], tf.int64),
-            tf.TensorSpec([None], tf.int64),
-            tf.TensorSpec([None], tf.int64),
-        ]
-    )
-    def learn_from(input_ids: tf.Tensor, lengths: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), *signature])  # type: ignore[untyped-decorator]
+    def learn_from(labels: tf.Tensor, *inputs: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model.logits(input_ids, lengths))
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, model.logits(*inputs))
             loss = tf.reduce_mean(losses)
         gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), CLIP_NORM)
         optimiser.apply_gradients(zip(gradients, variables, strict=True))
         return loss
 
     best, best_weights = -1.0, []
-    board = tf.summary.create_file_writer(str(log))
+    board = tf.summary.create_file_writer(str(task.log))
     with board.as_default():
         for epoch in range(1, recipe.epochs + 1):
             total = 0.0
             batches = shuffled(texts.train, recipe.seed, epoch - 1)
             for step, batch in enumerate(batches, start=1):
-                total += float(learn_from(batch.input_ids, batch.lengths, batch.labels))
-                report.step(epoch, step, len(batches), total / step)
-            reached = accuracy(held_out, logits)
-            report.epoch(epoch, total / len(batches), reached)
+                total += float(learn_from(batch.labels, *feeds(batch)))
+                task.report.step(epoch, step, len(batches), total / step)
+            reached = accuracy(task.held_out, scores)
+            task.report.epoch(epoch, total / len(batches), reached)
             tf.summary.scalar("loss", total / len(batches), epoch)
             tf.summary.scalar("validation_accuracy", reached, epoch)
             if reached > best:
@@ -79,4 +75,4 @@ def learn(entry: Entry, texts: Texts, report: Report, log: Path) -> Learned:
         prefix = tf.train.Checkpoint(model=model).save(str(folder / CHECKPOINT))
         return Path(prefix).relative_to(folder).as_posix()
 
-    return Learned(sum(int(np.prod(v.shape)) for v in variables), best, logits, save)
+    return Learned(sum(int(np.prod(v.shape)) for v in variables), best, scores, save)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -16,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_model
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from zoo.batches import Batch, Texts, accuracy, shuffled
-from zoo.learning import Learned, Report, built, sentences
-from zoo.registry import Entry
+from zoo.batches import Batch, accuracy, shuffled
+from zoo.learning import Learned, Task
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -29,21 +30,30 @@ CLIP_NORM = 1.0
 WEIGHTS = "weights.safetensors"
 
 
-def learn(entry: Entry, texts: Texts, report: Report, log: Path) -> Learned:
+def learn(task: Task) -> Learned:
     """Train one model; see `zoo.learning`."""
-    recipe = entry.recipe
-    torch.manual_seed(recipe.seed)
-    model = built(entry)
+    torch.manual_seed(task.entry.recipe.seed)
+    model = task.build()
     takes = list(inspect.signature(model.forward).parameters)
-    held_out = sentences(texts.validation)
 
-    def run(batch: Batch) -> torch.Tensor:
+    def logits(batch: Batch) -> torch.Tensor:
         return model(*(torch.from_numpy(getattr(batch, name)) for name in takes))
 
-    def logits(batch: Batch) -> NDArray[np.float32]:
+    def save(folder: Path) -> str:
+        save_model(model, str(folder / WEIGHTS))
+        return WEIGHTS
+
+    return fit(task, model, logits, save)
+
+
+def fit(task: Task, model: nn.Module, logits: Callable[[Batch], torch.Tensor], save: Callable[[Path], str]) -> Learned:
+    """Train `model` by the task's recipe; `logits` calls it on a batch, `save` writes its weights."""
+    recipe, texts = task.entry.recipe, task.texts
+
+    def scores(batch: Batch) -> NDArray[np.float32]:
         model.eval()
         with torch.inference_mode():
-            values: NDArray[np.float32] = run(batch).numpy()
+            values: NDArray[np.float32] = logits(batch).numpy()
         return values
 
     optimiser = torch.optim.AdamW(
@@ -54,34 +64,29 @@ def learn(entry: Entry, texts: Texts, report: Report, log: Path) -> Learned:
         optimiser, recipe.learning_rate, total_steps=sum(steps), pct_start=0.2
     )
     best, best_weights = -1.0, {}
-    with summary_writer(log) as board:
+    with summary_writer(task.log) as board:
         for epoch in range(1, recipe.epochs + 1):
             model.train()
             total = 0.0
             batches = shuffled(texts.train, recipe.seed, epoch - 1)
             for step, batch in enumerate(batches, start=1):
-                loss = cross_entropy(run(batch), torch.from_numpy(batch.labels))
+                loss = cross_entropy(logits(batch), torch.from_numpy(batch.labels))
                 optimiser.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
                 optimiser.step()
                 schedule.step()
                 total += loss.item()
-                report.step(epoch, step, len(batches), total / step)
-            reached = accuracy(held_out, logits)
-            report.epoch(epoch, total / len(batches), reached)
+                task.report.step(epoch, step, len(batches), total / step)
+            reached = accuracy(task.held_out, scores)
+            task.report.epoch(epoch, total / len(batches), reached)
             board.add_scalar("loss", total / len(batches), epoch)
             board.add_scalar("validation_accuracy", reached, epoch)
             if reached > best:
                 best = reached
                 best_weights = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(best_weights)
-
-    def save(folder: Path) -> str:
-        save_model(model, str(folder / WEIGHTS))
-        return WEIGHTS
-
-    return Learned(sum(p.numel() for p in model.parameters()), best, logits, save)
+    return Learned(sum(p.numel() for p in model.parameters()), best, scores, save)
 
 
 def summary_writer(log: Path) -> SummaryWriter:

@@ -10,7 +10,7 @@ A trained model's folder:
     training.json       `Record`: what was reached, with what, and the fingerprint
     ...                 the weights, in the form of the framework
 
-    python -m zoo.train ID --corpus DIR --tokenizer FILE --out DIR --log DIR
+    python -m zoo.train ID --corpus DIR --tokenizer FILE [--pretrained DIR] --out DIR --log DIR
 """
 
 from __future__ import annotations
@@ -29,25 +29,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from exporters.source import Description
+from zoo import pretrained as checkpoints
 from zoo import tokenizer as tokenizers
 from zoo.batches import accuracy, encode
 from zoo.corpus import LABELS, Corpus, fetch, open_corpus
 from zoo.folders import exclusive, replacing, sha256
-from zoo.learning import Learn, sentences
+from zoo.learning import Learn, Task, sentences
 from zoo.registry import ENTRIES, Entry, select
+from zoo.source_code import lines_of_code, modules, source_file
 
 DESCRIPTION = "description.json"
 RECORD = "training.json"
 TOKENIZER = "tokenizer.json"
 
-FORM = 1
+FORM = 2
 """Raise it when a model's folder changes its form, so that the folders of before are made anew."""
 
 CHILD_GRACE_S = 10.0
@@ -66,7 +67,11 @@ class TrainingFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`training.json`. Accuracies are shares of the held-out test texts; `train_s` is wall time."""
+    """`training.json`. Accuracies are shares of the held-out test texts; `train_s` is wall time.
+
+    `lines_of_code` are those that the model and its training take together, what both use counted once; of
+    them `model_lines` make the model. See `zoo.source_code.lines_of_code` for what counts.
+    """
 
     model: str
     framework: str
@@ -79,6 +84,8 @@ class Record:
     accuracy_documents: float
     validation_accuracy: float
     seed: int
+    lines_of_code: int
+    model_lines: int
     versions: Mapping[str, str]
     fingerprint: str
 
@@ -98,65 +105,84 @@ class Trained:
     cached: bool
 
 
-Run = Callable[[Entry, Corpus, Path, Path, Path], object]
-"""Trains an entry on a corpus with a tokenizer, into a folder, with TensorBoard's events in another."""
+@dataclass(frozen=True, slots=True)
+class Materials:
+    """What a training reads: the corpus, the tokenizer, and the checkpoint that it starts from, if any."""
+
+    corpus: Corpus
+    tokenizer: Path
+    pretrained: Path | None = None
+
+
+Run = Callable[[Entry, Materials, Path, Path], object]
+"""Trains an entry on its materials, into a folder, with TensorBoard's events in another."""
 
 
 def train_all(ids: Iterable[str], cache: Path) -> list[Trained]:
     """Train the models of `ids` (all of them for none), one after the other; blocks for minutes.
 
-    Fetches the corpus and trains the tokenizer first, if need be. A model whose folder was made of the same
-    corpus, tokenizer, code and framework version is not trained again. A model's folder appears whole or
-    not at all, so an interrupted call is taken up where it was by the next.
+    Fetches the corpus and what is pretrained, and trains the tokenizer first, if need be. A model whose
+    folder was made of the same corpus, tokenizer, code and framework version is not trained again. A model's
+    folder appears whole or not at all, so an interrupted call is taken up where it was by the next.
 
-    Raises `UnknownModel`, `zoo.corpus.CorpusError` or `TrainingFailed`.
+    Raises `UnknownModel`, `zoo.corpus.CorpusError`, `zoo.pretrained.PretrainedError` or `TrainingFailed`.
     """
     entries = select(ids)
     corpus = fetch(cache / "corpus")
     tokenizer = tokenizers.fit(corpus, cache / TOKENIZER)
-    return [keep(entry, corpus, tokenizer, cache) for entry in entries]
+    return [keep(entry, materials(entry, corpus, tokenizer, cache), cache) for entry in entries]
 
 
-def keep(entry: Entry, corpus: Corpus, tokenizer: Path, cache: Path, *, run: Run | None = None) -> Trained:
+def materials(entry: Entry, corpus: Corpus, tokenizer: Path, cache: Path) -> Materials:
+    """Return what an entry is trained on; fetches its pretrained checkpoint. Raises `PretrainedError`."""
+    if entry.pretrained is None:
+        return Materials(corpus, tokenizer)
+    folder = checkpoints.fetch(entry.pretrained, cache / "pretrained" / entry.pretrained.project)
+    return Materials(corpus, folder / TOKENIZER, folder)
+
+
+def keep(entry: Entry, given: Materials, cache: Path, *, run: Run | None = None) -> Trained:
     """Return one trained model, from its folder if that is up to date; `run` (a child) trains it if not."""
     folder = cache / "zoo" / entry.id
     with exclusive(folder):
-        wanted = fingerprint(entry, corpus, tokenizer)
-        if (folder / RECORD).is_file():
-            record = Record.read(folder / RECORD)
-            if record.fingerprint == wanted:
-                return Trained(entry.id, folder, record, cached=True)
+        if (folder / RECORD).is_file() and _made_of(folder) == fingerprint(entry, given):
+            return Trained(entry.id, folder, Record.read(folder / RECORD), cached=True)
         log = cache / "tensorboard" / entry.id
         if log.exists():
             shutil.rmtree(log)  # events of an older training would be drawn over the new ones
         with replacing(folder) as staging:
-            (run or in_child)(entry, corpus, tokenizer, staging, log)
+            (run or in_child)(entry, given, staging, log)
         return Trained(entry.id, folder, Record.read(folder / RECORD), cached=False)
 
 
-def fingerprint(entry: Entry, corpus: Corpus, tokenizer: Path) -> str:
-    """Hash all that a trained model was made of."""
-    code = (entry.module, entry.family.training, "zoo.batches")
+def fingerprint(entry: Entry, given: Materials) -> str:
+    """Hash all that a trained model was made of: the text of no module counts that it does not use."""
     parts = {
         "form": FORM,
-        "entry": [entry.id, entry.layer, entry.build, asdict(entry.recipe)],
-        "corpus": corpus.fingerprint,
-        "tokenizer": sha256(tokenizer),
-        "code": [sha256(_source_file(module)) for module in code],
+        "entry": [entry.id, entry.layer, entry.build, entry.output, entry.activation, asdict(entry.recipe)],
+        "environment": entry.family.environment,
+        "pretrained": entry.pretrained and asdict(entry.pretrained),
+        "corpus": given.corpus.fingerprint,
+        "tokenizer": [sha256(given.tokenizer), tokenizers.PAD_ID, tokenizers.MAX_TOKENS, tokenizers.VOCABULARY_TOKENS],
+        "code": {module: sha256(source_file(module)) for module in modules([entry.module, entry.family.training])},
         "versions": {package: version(package) for package in entry.family.packages},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def learn_here(entry: Entry, corpus: Corpus, tokenizer: Path, out: Path, log: Path) -> Record:
+def learn_here(entry: Entry, given: Materials, out: Path, log: Path) -> Record:
     """Train one model in this process, which imports its framework, and write its folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    made_of = fingerprint(entry, corpus, tokenizer)  # now: the code on disk may change meanwhile
-    texts = encode(corpus, tokenizer)
+    # Now: the code on disk may change meanwhile.
+    made_of = fingerprint(entry, given)
+    training = f"{entry.family.training}:learn"
+    lines, model_lines = lines_of_code(entry.build, training), lines_of_code(entry.build)
+    # A tokenizer of the zoo's own must fit the models that embed its ids; a checkpoint's has its own size.
+    texts = encode(given.corpus, given.tokenizer, tokenizers.VOCABULARY_TOKENS if given.pretrained is None else None)
     learn: Learn = import_module(entry.family.training).learn
     started_s, started_cpu_s = time.monotonic(), time.process_time()
     with Bar(entry) as report:
-        learned = learn(entry, texts, report, log)
+        learned = learn(Task(entry, texts, report, log, given.pretrained))
     record = Record(
         model=entry.id,
         framework=entry.family.framework.value,
@@ -165,10 +191,12 @@ def learn_here(entry: Entry, corpus: Corpus, tokenizer: Path, out: Path, log: Pa
         epochs=entry.recipe.epochs,
         train_s=round(time.monotonic() - started_s, 2),
         cpu_s=round(time.process_time() - started_cpu_s, 2),
-        accuracy_sentences=accuracy(sentences(texts.test), learned.logits),
-        accuracy_documents=accuracy(tuple(row for row in texts.test if row.kind == "document"), learned.logits),
+        accuracy_sentences=accuracy(sentences(texts.test), learned.scores),
+        accuracy_documents=accuracy(tuple(row for row in texts.test if row.kind == "document"), learned.scores),
         validation_accuracy=learned.validation_accuracy,
         seed=entry.recipe.seed,
+        lines_of_code=lines,
+        model_lines=model_lines,
         versions={"python": platform.python_version()}
         | {package: version(package) for package in entry.family.packages},
         fingerprint=made_of,
@@ -182,8 +210,10 @@ def learn_here(entry: Entry, corpus: Corpus, tokenizer: Path, out: Path, log: Pa
         weights=learned.save(out),
         build=entry.build if entry.family.needs_build else None,
         max_tokens=tokenizers.MAX_TOKENS,
+        output=entry.output,
+        activation=entry.activation,
     )
-    shutil.copyfile(tokenizer, out / TOKENIZER)
+    shutil.copyfile(given.tokenizer, out / TOKENIZER)
     (out / DESCRIPTION).write_text(description.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (out / RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
     return record
@@ -207,7 +237,7 @@ class Bar:
     def __enter__(self) -> Bar:
         self._progress.start()
         self._task = self._progress.add_task(
-            f"{self._entry.id:<18}", total=None, epoch=1, epochs=self._entry.recipe.epochs, loss=0.0
+            f"{self._entry.id:<20}", total=None, epoch=1, epochs=self._entry.recipe.epochs, loss=0.0
         )
         return self
 
@@ -223,7 +253,7 @@ class Bar:
     def epoch(self, epoch: int, loss: float, accuracy: float) -> None:
         """Print an epoch's line; see `zoo.learning.Report`."""
         self._progress.console.print(
-            f"{self._entry.id:<18} epoch {epoch}/{self._entry.recipe.epochs}  "
+            f"{self._entry.id:<20} epoch {epoch}/{self._entry.recipe.epochs}  "
             f"loss {loss:.3f}  validation accuracy {accuracy:.3f}",
             highlight=False,
         )
@@ -235,19 +265,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("id", choices=list(ENTRIES))
     parser.add_argument("--corpus", type=Path, required=True, help="a folder made by `lockstep corpus`")
     parser.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer.json")
+    parser.add_argument("--pretrained", type=Path, help="the folder of the checkpoint to start from")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write the model into")
     parser.add_argument("--log", type=Path, required=True, help="the folder for TensorBoard's events")
     given = parser.parse_args(arguments)
     try:
-        learn_here(ENTRIES[given.id], open_corpus(given.corpus), given.tokenizer, given.out, given.log)
+        made_of = Materials(open_corpus(given.corpus), given.tokenizer, given.pretrained)
+        learn_here(ENTRIES[given.id], made_of, given.out, given.log)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)  # the parent was interrupted too, and is the one to say so
 
 
-def in_child(entry: Entry, corpus: Corpus, tokenizer: Path, out: Path, log: Path) -> None:
+def in_child(entry: Entry, given: Materials, out: Path, log: Path) -> None:
     """Run `main` in a child, which is gone when this returns or raises."""
-    command = [sys.executable, "-m", "zoo.train", entry.id, "--corpus", str(corpus.folder)]
-    command += ["--tokenizer", str(tokenizer), "--out", str(out), "--log", str(log)]
+    command = [sys.executable, "-m", "zoo.train", entry.id, "--corpus", str(given.corpus.folder)]
+    command += ["--tokenizer", str(given.tokenizer), "--out", str(out), "--log", str(log)]
+    if given.pretrained is not None:
+        command += ["--pretrained", str(given.pretrained)]
     child = subprocess.Popen(command, env=os.environ | dict(entry.family.environment))
     try:
         status = child.wait()
@@ -264,12 +298,10 @@ def in_child(entry: Entry, corpus: Corpus, tokenizer: Path, out: Path, log: Path
         raise TrainingFailed(entry.id, status)
 
 
-def _source_file(module: str) -> Path:
-    """Return the file of a module without importing it."""
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"no source file of {module}", name=module)
-    return Path(spec.origin)
+def _made_of(folder: Path) -> str | None:
+    """Return the fingerprint of a trained model's folder, of whatever form its record is."""
+    found: str | None = json.loads((folder / RECORD).read_bytes()).get("fingerprint")
+    return found
 
 
 if __name__ == "__main__":

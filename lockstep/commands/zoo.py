@@ -52,13 +52,15 @@ def train(ids: tuple[str, ...], cache: Path) -> None:
     reads), tokenizer.json and training.json (what was reached).
     TensorBoard shows the curves: tensorboard --logdir CACHE/tensorboard
 
-    Fetches the corpus first if it is not there. A model that is up to date is not trained again. Ctrl-C
-    leaves nothing half-written: the models that were finished are kept.
+    Fetches the corpus first if it is not there, and the checkpoint of a model that starts from one. A model
+    that is up to date is not trained again. Ctrl-C leaves nothing half-written: the models that were
+    finished are kept.
     """  # noqa: D301
     from rich.console import Console
     from rich.table import Table
 
     from zoo.corpus import CorpusError
+    from zoo.pretrained import PretrainedError
     from zoo.registry import UnknownModel
     from zoo.train import TrainingFailed, train_all
 
@@ -66,7 +68,7 @@ def train(ids: tuple[str, ...], cache: Path) -> None:
         trained = train_all(ids, cache)
     except UnknownModel as error:
         raise click.BadParameter(str(error), param_hint="ID") from error
-    except (CorpusError, TrainingFailed) as error:
+    except (CorpusError, PretrainedError, TrainingFailed) as error:
         raise click.ClickException(str(error)) from error
     table = Table("model", "layer", box=None)
     for heading in ("sentences", "documents", "trained in"):

@@ -19,30 +19,40 @@ from exporters.source import Description, Framework
 from lockstep.commands import zoo as commands
 from zoo import tokenizer as tokenizers
 from zoo import train as module
-from zoo.batches import Batch, Texts
+from zoo.batches import Batch
 from zoo.corpus import LABELS, SPLITS, Corpus, CorpusError
-from zoo.learning import Learned, Report
-from zoo.registry import ENTRIES, Entry, Family, Recipe, UnknownModel, select
-from zoo.train import Record, Trained, TrainingFailed, fingerprint, in_child, keep, learn_here, train_all
+from zoo.learning import Learned, Task
+from zoo.registry import ENTRIES, MINILM, Entry, Family, Recipe, UnknownModel, select
+from zoo.train import (
+    Materials,
+    Record,
+    Trained,
+    TrainingFailed,
+    fingerprint,
+    in_child,
+    keep,
+    learn_here,
+    train_all,
+)
 
 FAMILY = Family(Framework.TORCH, "zoo_test_training", ("numpy",))
 ENTRY = Entry("small", FAMILY, "Majority", "zoo.corpus:open_corpus", Recipe(epochs=1, learning_rate=0.1))
 
 
-def learn(entry: Entry, texts: Texts, report: Report, log: Path) -> Learned:
+def learn(task: Task) -> Learned:
     """Learn to say "positive"."""
-    log.mkdir(parents=True)
-    report.step(1, 1, 1, 0.5)
-    report.epoch(1, 0.5, 0.5)
+    task.log.mkdir(parents=True)
+    task.report.step(1, 1, 1, 0.5)
+    task.report.epoch(1, 0.5, 0.5)
 
-    def logits(batch: Batch) -> NDArray[np.float32]:
+    def scores(batch: Batch) -> NDArray[np.float32]:
         return np.tile(np.array([0, 1], dtype=np.float32), (len(batch.labels), 1))
 
     def save(folder: Path) -> str:
         (folder / "weights").write_bytes(b"weights")
         return "weights"
 
-    return Learned(2, 0.5, logits, save)
+    return Learned(2, 0.5, scores, save)
 
 
 def not_again(*_: object) -> None:
@@ -55,7 +65,7 @@ def family(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     training = ModuleType(FAMILY.training)
     training.learn = learn  # type: ignore[attr-defined]
     source = tmp_path / "training.py"
-    source.touch()
+    source.write_text("def learn(task):\n    return task\n")
     training.__spec__ = importlib.util.spec_from_file_location(FAMILY.training, source)
     monkeypatch.setitem(sys.modules, FAMILY.training, training)
 
@@ -80,7 +90,7 @@ def tokenizer(corpus: Corpus, tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("family")
 def test_folder_holds_all_that_an_exporter_needs(corpus: Corpus, tokenizer: Path, tmp_path: Path) -> None:
-    trained = keep(ENTRY, corpus, tokenizer, tmp_path / "cache", run=learn_here)
+    trained = keep(ENTRY, Materials(corpus, tokenizer), tmp_path / "cache", run=learn_here)
     description = Description.read(trained.folder / "description.json")
     assert (description.name, description.labels, description.build) == ("small", LABELS, ENTRY.build)
     assert (trained.folder / description.weights).read_bytes() == b"weights"
@@ -91,49 +101,53 @@ def test_folder_holds_all_that_an_exporter_needs(corpus: Corpus, tokenizer: Path
 
 @pytest.mark.usefixtures("family")
 def test_up_to_date_model_is_not_trained_again(corpus: Corpus, tokenizer: Path, tmp_path: Path) -> None:
-    first = keep(ENTRY, corpus, tokenizer, tmp_path / "cache", run=learn_here)
-    second = keep(ENTRY, corpus, tokenizer, tmp_path / "cache", run=not_again)
+    first = keep(ENTRY, Materials(corpus, tokenizer), tmp_path / "cache", run=learn_here)
+    second = keep(ENTRY, Materials(corpus, tokenizer), tmp_path / "cache", run=not_again)
     assert (first.cached, second.cached) == (False, True)
     assert second.record == first.record
     longer = replace(ENTRY, recipe=replace(ENTRY.recipe, epochs=2))
-    assert keep(longer, corpus, tokenizer, tmp_path / "cache", run=learn_here).record.epochs == 2
+    assert keep(longer, Materials(corpus, tokenizer), tmp_path / "cache", run=learn_here).record.epochs == 2
 
 
 @pytest.mark.usefixtures("family")
 def test_interrupted_training_keeps_the_model_of_before(corpus: Corpus, tokenizer: Path, tmp_path: Path) -> None:
-    def interrupted(entry: Entry, corpus: Corpus, tokenizer: Path, out: Path, log: Path) -> None:
+    def interrupted(entry: Entry, given: Materials, out: Path, log: Path) -> None:
         (out / "weights").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    first = keep(ENTRY, corpus, tokenizer, tmp_path / "cache", run=learn_here)
+    first = keep(ENTRY, Materials(corpus, tokenizer), tmp_path / "cache", run=learn_here)
     other = replace(ENTRY, layer="Other")
     with pytest.raises(KeyboardInterrupt):
-        keep(other, corpus, tokenizer, tmp_path / "cache", run=interrupted)
-    assert keep(ENTRY, corpus, tokenizer, tmp_path / "cache", run=not_again).record == first.record
+        keep(other, Materials(corpus, tokenizer), tmp_path / "cache", run=interrupted)
+    assert keep(ENTRY, Materials(corpus, tokenizer), tmp_path / "cache", run=not_again).record == first.record
     assert {path.name for path in first.folder.parent.iterdir()} == {"small", ".small.lock"}
 
 
 @pytest.mark.usefixtures("family")
 def test_fingerprint_follows_all_that_a_model_is_made_of(corpus: Corpus, tokenizer: Path, tmp_path: Path) -> None:
-    base = fingerprint(ENTRY, corpus, tokenizer)
-    assert fingerprint(ENTRY, corpus, tokenizer) == base
+    given = Materials(corpus, tokenizer)
+    base = fingerprint(ENTRY, given)
+    assert fingerprint(ENTRY, given) == base
     others = [
-        fingerprint(replace(ENTRY, recipe=replace(ENTRY.recipe, seed=1)), corpus, tokenizer),
-        fingerprint(replace(ENTRY, build="zoo.folders:sha256"), corpus, tokenizer),
-        fingerprint(replace(ENTRY, family=replace(FAMILY, packages=("click",))), corpus, tokenizer),
-        fingerprint(ENTRY, replace(corpus, fingerprint="other"), tokenizer),
+        fingerprint(replace(ENTRY, recipe=replace(ENTRY.recipe, seed=1)), given),
+        fingerprint(replace(ENTRY, build="zoo.folders:sha256"), given),
+        fingerprint(replace(ENTRY, family=replace(FAMILY, packages=("click",))), given),
+        fingerprint(replace(ENTRY, family=replace(FAMILY, environment=(("THREADS", "1"),))), given),
+        fingerprint(replace(ENTRY, output="probabilities"), given),
+        fingerprint(replace(ENTRY, pretrained=MINILM), given),
+        fingerprint(ENTRY, replace(given, corpus=replace(corpus, fingerprint="other"))),
     ]
     tokenizer.write_bytes(tokenizer.read_bytes() + b" ")
-    others.append(fingerprint(ENTRY, corpus, tokenizer))
-    (tmp_path / "training.py").write_text("changed")
-    others.append(fingerprint(ENTRY, corpus, tokenizer))
+    others.append(fingerprint(ENTRY, given))
+    (tmp_path / "training.py").write_text("def learn(task):\n    return None\n")
+    others.append(fingerprint(ENTRY, given))
     assert len({base, *others}) == 1 + len(others)
 
 
 def test_child_that_fails_is_an_error_that_names_the_model(tmp_path: Path) -> None:
     nowhere = Corpus(tmp_path / "nowhere", "", {})
     with pytest.raises(TrainingFailed, match="torch-bilstm ended with status 1"):
-        in_child(ENTRIES["torch-bilstm"], nowhere, tmp_path / "none", tmp_path / "out", tmp_path / "log")
+        in_child(ENTRIES["torch-bilstm"], Materials(nowhere, tmp_path / "none"), tmp_path / "out", tmp_path / "log")
 
 
 def test_killed_child_is_named_by_its_signal() -> None:
@@ -147,7 +161,7 @@ def test_entry_is_whole(entry: Entry) -> None:
         assert spec is not None
         assert spec.origin is not None
         source = Path(spec.origin).read_text()
-        function = entry.build.partition(":")[2] if name == entry.module else "learn"
+        function = entry.function if name == entry.module else "learn"
         assert f"\ndef {function}(" in source
     described = Description(
         name=entry.id,
@@ -157,7 +171,8 @@ def test_entry_is_whole(entry: Entry) -> None:
         tokenizer="tokenizer.json",
         weights="weights",
     )
-    assert entry.id.startswith(f"{described.framework.value}-")
+    framework = "hf" if described.framework is Framework.HUGGINGFACE else described.framework.value
+    assert entry.id.startswith(f"{framework}-")
 
 
 def test_select_keeps_the_order_and_names_what_is_unknown() -> None:
@@ -166,7 +181,7 @@ def test_select_keeps_the_order_and_names_what_is_unknown() -> None:
         "torch-bilstm",
     ]
     assert len(select([])) == len(ENTRIES)
-    with pytest.raises(UnknownModel, match="'lstm' in the zoo; it holds torch-bilstm"):
+    with pytest.raises(UnknownModel, match="'lstm' in the zoo; it holds torch-rnn, "):
         select(["lstm"])
 
 
@@ -179,14 +194,14 @@ def test_unknown_model_is_refused_before_anything_is_fetched(tmp_path: Path) -> 
 def test_importing_the_zoo_imports_no_framework() -> None:
     code = "import sys, zoo.train, lockstep.commands.zoo\nprint(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert not {"torch", "tensorflow", "keras", "tokenizers"} & set(modules.split())
+    assert not {"torch", "tensorflow", "keras", "jax", "transformers", "tokenizers"} & set(modules.split())
 
 
 @pytest.mark.usefixtures("family")
 def test_commands_show_what_was_made(
     corpus: Corpus, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = keep(ENTRY, corpus, tokenizer, tmp_path / "cache", run=learn_here)
+    trained = keep(ENTRY, Materials(corpus, tokenizer), tmp_path / "cache", run=learn_here)
 
     def made(ids: tuple[str, ...], cache: Path) -> list[Trained]:
         assert (ids, cache) == (("small",), tmp_path / "cache")
