@@ -40,6 +40,7 @@ OPENERS: Mapping[Framework, str] = {
 
 CONVERTERS: Mapping[tuple[Framework, str], str] = {
     (Framework.TORCH, "onnx"): "exporters.torch2onnx:convert",
+    (Framework.TORCH, "torch"): "exporters.torch2pt2:convert",
     (Framework.KERAS, "onnx"): "exporters.keras2onnx:convert",
     (Framework.KERAS, "saved_model"): "exporters.keras2savedmodel:convert",
     (Framework.TF2, "onnx"): "exporters.tf22onnx:convert",
@@ -47,9 +48,10 @@ CONVERTERS: Mapping[tuple[Framework, str], str] = {
 }
 """(framework, artifact) -> `module:function` that converts: (SourceFiles, folder, say) -> Conversion."""
 
-RUNTIMES: Mapping[str, Literal["onnxruntime", "tensorflow"]] = {
+RUNTIMES: Mapping[str, Literal["onnxruntime", "tensorflow", "torch"]] = {
     "onnx": "onnxruntime",
     "saved_model": "tensorflow",
+    "torch": "torch",
 }
 """Artifact -> the runtime that serves it."""
 

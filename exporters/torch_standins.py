@@ -1,86 +1,37 @@
-"""Stand-ins that carry lengths through PyTorch code and become ONNX's fused recurrent operators.
+"""Stand-ins that carry lengths through PyTorch code: what they take the place of, and how they are put there.
 
-In a copy of the author's module each `nn.RNN`, `nn.GRU` and `nn.LSTM` is swapped for a stand-in, and
-`pack_padded_sequence` / `pad_packed_sequence` for a pair that passes the padded tensor and its lengths
-along. The author's own code round them runs as it is while the graph is captured.
+In a copy of the author's module each `nn.RNN`, `nn.GRU` and `nn.LSTM` is swapped for a stand-in, each cell for
+one that `run_cell` may be given, and `pack_padded_sequence` / `pad_packed_sequence` for a pair that passes the
+padded tensor and its lengths along. The author's own code round them runs as it is while the graph is captured.
 
-Gates, from https://docs.pytorch.org/docs/stable/nn.html#recurrent-layers to ONNX: LSTM i,f,g,o -> i,o,f,c;
-GRU r,z,n -> z,r,h with `linear_before_reset`; the input's bias and the hidden state's concatenated.
+Knows no artifact: `torch_fused` and `torch_packed` make the stand-ins of layers, and what becomes of them.
 """
 
 from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from exporters.recurrence import (
-    SIGMOID,
-    TANH,
-    Activation,
-    Recurrence,
-    RecurrenceKind,
-    UnsupportedRecurrence,
-    bidirectional,
-    reorder,
-)
+from exporters import recurrent_loop
+from exporters.recurrence import UnsupportedRecurrence
 
 if TYPE_CHECKING:
     import torch
 
-_GATE_ORDER = {RecurrenceKind.RNN: (0,), RecurrenceKind.GRU: (1, 0, 2), RecurrenceKind.LSTM: (0, 3, 1, 2)}
+
+class StandInLayer(NamedTuple):
+    """What takes a recurrent layer's place, and how many operators it will be."""
+
+    module: torch.nn.Module
+    operators: int
 
 
-def describe(module: torch.nn.RNNBase) -> tuple[Recurrence, ...]:
-    """Return a description of each layer, the first layer first; raises `UnsupportedRecurrence`."""
-    if module.proj_size:
-        raise UnsupportedRecurrence("an LSTM with proj_size: ONNX's operator has no projection")
-    layers = []
-    for layer in range(module.num_layers):
-        forward = _describe_direction(module, f"_l{layer}", "forward")
-        if module.bidirectional:
-            backward = _describe_direction(module, f"_l{layer}_reverse", "reverse")
-            layers.append(bidirectional(forward, backward))
-        else:
-            layers.append(forward)
-    return tuple(layers)
-
-
-def _describe_direction(module: torch.nn.RNNBase, suffix: str, direction: str) -> Recurrence:
-    kind = RecurrenceKind(module.mode.partition("_")[0])
-    order = _GATE_ORDER[kind]
-    weights = reorder(_array(module, f"weight_ih{suffix}"), order)
-    recurrent_weights = reorder(_array(module, f"weight_hh{suffix}"), order)
-    if module.bias:
-        parts = [_array(module, f"bias_ih{suffix}"), _array(module, f"bias_hh{suffix}")]
-        biases = np.concatenate([reorder(part, order) for part in parts])
-    else:
-        biases = np.zeros(2 * len(weights), dtype=np.float32)
-    activations: dict[RecurrenceKind, tuple[Activation, ...]] = {
-        RecurrenceKind.RNN: (Activation("Relu") if module.mode == "RNN_RELU" else TANH,),
-        RecurrenceKind.GRU: (SIGMOID, TANH),
-        RecurrenceKind.LSTM: (SIGMOID, TANH, TANH),
-    }
-    return Recurrence(
-        kind=kind,
-        input_size=weights.shape[1],
-        hidden_size=module.hidden_size,
-        direction=direction,
-        weights=weights[None],
-        recurrent_weights=recurrent_weights[None],
-        biases=biases[None],
-        linear_before_reset=kind is RecurrenceKind.GRU,
-        activations=activations[kind],
-    )
-
-
-def _array(module: torch.nn.Module, name: str) -> Any:
-    return getattr(module, name).detach().float().numpy()
+MakeLayer = Callable[[Any], StandInLayer]
+"""From an `nn.RNN`, `nn.GRU` or `nn.LSTM`; raises `UnsupportedRecurrence`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,33 +53,41 @@ class Packed:
         return self
 
 
-def stand_in(module: torch.nn.Module) -> tuple[torch.nn.Module, int]:
-    """Return a copy of `module` with its recurrent layers swapped, and how many operators they will be.
+def stand_in(module: torch.nn.Module, make_layer: MakeLayer) -> StandInLayer:
+    """Return a copy of `module` with its recurrent layers and cells swapped.
 
     The copy runs while `packing_stands_in` only. Raises `UnsupportedRecurrence`.
     """
     swapped = copy.deepcopy(module)
     operators = 0
     if _is_recurrent(swapped):
-        swapped, count = _stand_in_layer(swapped)
+        swapped, count = make_layer(swapped)
         operators += count
     for parent in list(swapped.modules()):
         for name, child in list(parent.named_children()):
             if _is_recurrent(child):
-                replacement, count = _stand_in_layer(child)
-                setattr(parent, name, replacement)
-                operators += count
-    return swapped, operators
+                replacement, count = make_layer(child)
+            elif _is_cell(child):
+                replacement, count = _stand_in_cell(child, make_layer)
+            else:
+                continue
+            setattr(parent, name, replacement)
+            operators += count
+    return StandInLayer(swapped, operators)
 
 
 @contextmanager
 def packing_stands_in() -> Iterator[None]:
-    """Swap the packing functions in every loaded module, and back. Not for a process with other threads of torch."""
+    """Swap the functions round the layers in every loaded module, and back.
+
+    Not for a process with other threads of torch.
+    """
     from torch.nn.utils import rnn
 
     pairs = (
         (rnn.pack_padded_sequence, _pack_padded_sequence),
         (rnn.pad_packed_sequence, _pad_packed_sequence),
+        (recurrent_loop.run_cell, _run_cell),
     )
     for original, replacement in pairs:
         _swap_everywhere(original, replacement)
@@ -139,12 +98,86 @@ def packing_stands_in() -> Iterator[None]:
             _swap_everywhere(replacement, original)
 
 
+def stand_in_base(module: Any) -> type[Any]:
+    """Return the class that a stand-in of this layer extends by `run`.
+
+    `run(x, lengths, initial)` is given x float32[length, batch, features], the lengths int64[batch] where the
+    rows have ends, and the initial states (none, or h, or h and c); it answers the steps' outputs float32[length,
+    batch, directions * hidden] and the final states float32[layers * directions, batch, hidden] of each row.
+    """
+    import torch
+
+    batch_first = module.batch_first
+
+    class StandIn(torch.nn.Module):  # type: ignore[misc]  # the framework has no types here
+        def __init__(self) -> None:
+            super().__init__()
+            # The author's code may read the layer's sizes.
+            for name in ("input_size", "hidden_size", "num_layers", "bidirectional", "batch_first"):
+                setattr(self, name, getattr(module, name))
+
+        def flatten_parameters(self) -> None:
+            """Do nothing: there is no cuDNN here."""
+
+        def forward(self, input: Any, hx: Any = None) -> tuple[Any, Any]:
+            packed = input if isinstance(input, Packed) else None
+            x = packed.data if packed else input.transpose(0, 1) if batch_first else input
+            if x.dim() != 3:
+                raise UnsupportedRecurrence("a recurrent layer that is given one row without its batch axis")
+            initial = hx if isinstance(hx, tuple) else (hx,) if hx is not None else ()
+            y, final = self.run(x, packed.lengths if packed else None, initial)
+            state = final if len(final) == 2 else final[0]
+            if packed:
+                return Packed(y, packed.lengths), state
+            return (y.transpose(0, 1) if batch_first else y), state
+
+    return StandIn
+
+
+def refuse_projection(module: Any) -> None:
+    """Raise `UnsupportedRecurrence` where an LSTM projects its state."""
+    if module.proj_size:
+        raise UnsupportedRecurrence("an LSTM with proj_size: no operator with lengths has a projection")
+
+
 def _is_recurrent(module: torch.nn.Module) -> bool:
     import torch
 
     fused = (torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM)
     # A subclass with a `forward` of its own is the author's code, and stays.
     return isinstance(module, fused) and type(module).forward in [base.forward for base in fused]
+
+
+def _is_cell(module: torch.nn.Module) -> bool:
+    import torch
+
+    cells = (torch.nn.RNNCell, torch.nn.GRUCell, torch.nn.LSTMCell)
+    return isinstance(module, cells) and type(module).forward in [base.forward for base in cells]
+
+
+def _stand_in_cell(cell: Any, make_layer: MakeLayer) -> StandInLayer:
+    """Return a cell that takes a step as it did, and has its whole loop as `loop`."""
+    import torch
+
+    more = {"nonlinearity": cell.nonlinearity} if isinstance(cell, torch.nn.RNNCell) else {}
+    kinds = {torch.nn.RNNCell: torch.nn.RNN, torch.nn.GRUCell: torch.nn.GRU, torch.nn.LSTMCell: torch.nn.LSTM}
+    (kind,) = (layer for base, layer in kinds.items() if isinstance(cell, base))
+    layer = kind(cell.input_size, cell.hidden_size, bias=cell.bias, **more)
+    layer.load_state_dict({f"{name}_l0": value for name, value in cell.state_dict().items()})
+    made = make_layer(layer.eval().requires_grad_(False))
+    cell.loop = made.module
+    return StandInLayer(cell, made.operators)
+
+
+def _run_cell(cell: Any, inputs: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """Take the place of `recurrent_loop.run_cell`, which says what it is given and answers."""
+    if not hasattr(cell, "loop"):
+        raise UnsupportedRecurrence(
+            "run_cell was given a cell that is no attribute of the module, or of a kind of its own"
+        )
+    packed, state = cell.loop(Packed(inputs.transpose(0, 1), lengths))
+    final = tuple(part[0] for part in state) if isinstance(state, tuple) else state[0]
+    return packed.data.transpose(0, 1), final
 
 
 def _swap_everywhere(original: object, replacement: object) -> None:
@@ -188,72 +221,3 @@ def _pad_packed_sequence(
         inside = steps[:, None, None] < sequence.lengths[None, :, None]
         data = torch.where(inside, data, padding_value)
     return (data.transpose(0, 1) if batch_first else data), sequence.lengths.to(torch.int64)
-
-
-def _stand_in_layer(module: Any) -> tuple[torch.nn.Module, int]:
-    """Return the stand-in of one `nn.RNN`, `nn.GRU` or `nn.LSTM` (of all its layers)."""
-    import torch
-
-    recurrences = describe(module)
-    batch_first = module.batch_first
-
-    class StandIn(torch.nn.Module):  # type: ignore[misc]  # the framework has no types here
-        """Takes and answers what the layer does, by one fused operator a layer."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            # The author's code may read the layer's sizes.
-            for name in ("input_size", "hidden_size", "num_layers", "bidirectional", "batch_first"):
-                setattr(self, name, getattr(module, name))
-            for layer, recurrence in enumerate(recurrences):
-                self.register_buffer(f"w{layer}", torch.from_numpy(recurrence.weights))
-                self.register_buffer(f"r{layer}", torch.from_numpy(recurrence.recurrent_weights))
-                self.register_buffer(f"b{layer}", torch.from_numpy(recurrence.biases))
-
-        def flatten_parameters(self) -> None:
-            """Do nothing: there is no cuDNN here."""
-
-        def forward(self, input: Any, hx: Any = None) -> tuple[Any, Any]:
-            packed = input if isinstance(input, Packed) else None
-            x = packed.data if packed else input.transpose(0, 1) if batch_first else input
-            if x.dim() != 3:
-                raise UnsupportedRecurrence("a recurrent layer that is given one row without its batch axis")
-            lengths = packed.lengths.to(torch.int32) if packed else None
-            initial = hx if isinstance(hx, tuple) else (hx,) if hx is not None else ()
-            finals: list[list[torch.Tensor]] = []
-            first = 0
-            for layer, recurrence in enumerate(recurrences):
-                states = [state[first : first + recurrence.directions] for state in initial]
-                x, *final = self._operator(layer, recurrence, x, lengths, states)
-                finals.append(final)
-                first += recurrence.directions
-            answered = tuple(torch.cat(layers, dim=0) for layers in zip(*finals, strict=True))
-            state = answered if len(answered) == 2 else answered[0]
-            if packed:
-                return Packed(x, packed.lengths), state
-            return (x.transpose(0, 1) if batch_first else x), state
-
-        def _operator(
-            self,
-            layer: int,
-            recurrence: Recurrence,
-            x: torch.Tensor,
-            lengths: torch.Tensor | None,
-            initial: list[torch.Tensor],
-        ) -> list[torch.Tensor]:
-            length, batch = x.shape[0], x.shape[1]
-            hidden, directions = recurrence.hidden_size, recurrence.directions
-            weights = [getattr(self, f"{name}{layer}") for name in "wrb"]
-            state = [directions, batch, hidden]
-            y, *final = torch.onnx.ops.symbolic_multi_out(
-                recurrence.kind.value,
-                [x, *weights, lengths, *initial],
-                recurrence.attributes,
-                dtypes=[torch.float32] * (1 + recurrence.states),
-                shapes=[[length, directions, batch, hidden], *[state] * recurrence.states],
-            )
-            # [length, directions, batch, hidden] -> [length, batch, directions * hidden]
-            y = y.transpose(1, 2).flatten(2) if directions == 2 else y.squeeze(1)
-            return [y, *final]
-
-    return StandIn(), len(recurrences)

@@ -17,7 +17,9 @@ from server.text.padding import pad
 
 ARTIFACTS = (
     ("tiny-bilstm", "onnx"),
+    ("tiny-bilstm", "torch"),
     ("tiny-transformer", "onnx"),
+    ("tiny-transformer", "torch"),
     ("tiny-bigru", "onnx"),
     ("tiny-bigru", "saved_model"),
     ("tiny-lstm", "onnx"),

@@ -25,7 +25,7 @@ def command(tiny_sources: TinySources, tmp_path_factory: pytest.TempPathFactory)
     """Exit code, report and repository of one export of a model that is right and one that is not."""
     repository = tmp_path_factory.mktemp("repository")
     folders = [str(tiny_sources.folders[name]) for name in ("tiny-stacked-gru", "tiny-unmasked-rnn")]
-    options = ["--repository", str(repository), "--verify-with", str(tiny_sources.texts), "--json"]
+    options = ["--to", "onnx", "--repository", str(repository), "--verify-with", str(tiny_sources.texts), "--json"]
     result = CliRunner().invoke(export, ["folder", *folders, *options], catch_exceptions=False)
     return result.exit_code, json.loads(result.stdout), repository
 

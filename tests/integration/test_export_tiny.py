@@ -20,9 +20,14 @@ def test_every_tiny_model_is_published_and_whole(tiny_exports: Exports) -> None:
 
 
 def test_a_packed_bilstm_becomes_one_fused_operator(tiny_exports: Exports) -> None:
-    (onnx,) = tiny_exports[1]["tiny-bilstm"].artifacts
+    onnx, _ = tiny_exports[1]["tiny-bilstm"].artifacts
     assert onnx.status is Status.FUSED
     assert onnx.recurrent_ops == {"LSTM": 1}
+
+
+def test_a_packed_bilstm_stays_pytorch_s_own_operator_in_an_exported_program(tiny_exports: Exports) -> None:
+    _, torch = tiny_exports[1]["tiny-bilstm"].artifacts
+    assert (torch.artifact, torch.status, torch.recurrent_ops) == ("torch", Status.EXACT, {"LSTM": 1})
 
 
 def test_a_keras_stack_becomes_fused_operators_and_its_own_graph(tiny_exports: Exports) -> None:

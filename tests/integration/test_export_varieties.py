@@ -15,7 +15,7 @@ LOOPS = {"an activation that ONNX lacks"}
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("framework", "cases"), [("torch", 8), ("keras", 14)])
+@pytest.mark.parametrize(("framework", "cases"), [("torch", 11), ("pt2", 11), ("keras", 14)])
 def test_every_variety_is_right_and_fused_where_onnx_has_the_operator(
     framework: str, cases: int, tmp_path: Path
 ) -> None:

@@ -21,8 +21,8 @@ from tests.tiny.texts import write_texts
 REPOSITORY = {
     "tiny-bigru": ("onnx", "saved_model"),
     "tiny-lstm": ("onnx", "saved_model"),
-    "tiny-bilstm": ("onnx",),
-    "tiny-transformer": ("onnx",),
+    "tiny-bilstm": ("onnx", "torch"),
+    "tiny-transformer": ("onnx", "torch"),
 }
 """Models of the tiny repository and their artifacts."""
 

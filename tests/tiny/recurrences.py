@@ -54,7 +54,7 @@ def torch_cases() -> dict[str, float]:
     from torch import nn
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-    from exporters.torch_standins import describe
+    from exporters.torch_fused import describe
 
     differences = {}
     kinds = {

@@ -9,6 +9,7 @@ import torch.nn.utils.rnn as rnn_utils
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from exporters.recurrent_loop import run_cell
 from tests.tiny.texts import VOCABULARY
 from tests.tiny.torch_sources import seeded
 
@@ -105,6 +106,50 @@ class OneLogit(Base):
         return self.head(self.rnn(packed)[1][-1])
 
 
+class CellLoop(nn.Module):
+    """A cell under `run_cell`, its steps and its final state; one more step by hand."""
+
+    def __init__(self, cell: Any) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+        self.cell = cell
+        self.head = nn.Linear(3 * HIDDEN, 2)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, lengths: Tensor) -> Tensor:
+        embedded = self.embedding(input_ids)
+        outputs, state = run_cell(self.cell, embedded, lengths)
+        again = self.cell(embedded[:, 0], state)
+        state, again = (one[1] if isinstance(one, tuple) else one for one in (state, again))
+        return self.head(torch.cat([outputs.sum(1) / lengths.unsqueeze(1), state, again], dim=1))
+
+
+class BareLoop(CellLoop):
+    """The loop that freezes the length axis."""
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        embedded = self.embedding(input_ids)
+        state = embedded.new_zeros(input_ids.shape[0], HIDDEN)
+        for step in range(embedded.shape[1]):
+            state = torch.where((step < lengths).unsqueeze(1), self.cell(embedded[:, step], state), state)
+        return self.head(state.repeat(1, 3))
+
+
+def rnn_cell() -> nn.Module:
+    return CellLoop(nn.RNNCell(WIDTH, HIDDEN, nonlinearity="relu"))
+
+
+def gru_cell() -> nn.Module:
+    return CellLoop(nn.GRUCell(WIDTH, HIDDEN))
+
+
+def lstm_cell() -> nn.Module:
+    return CellLoop(nn.LSTMCell(WIDTH, HIDDEN, bias=False))
+
+
+def bare_loop() -> nn.Module:
+    return BareLoop(nn.GRUCell(WIDTH, HIDDEN))
+
+
 def relu_rnn() -> nn.Module:
     return FinalState(nn.RNN, 3 * HIDDEN, num_layers=3, nonlinearity="relu")
 
@@ -146,4 +191,7 @@ CASES = (
     "initial_state",
     "unpacked_last_step",
     "no_biases",
+    "rnn_cell",
+    "gru_cell",
+    "lstm_cell",
 )

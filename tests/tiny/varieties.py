@@ -1,6 +1,6 @@
 """Models of many shapes, converted to ONNX and held against their sources in one process.
 
-`python -m tests.tiny.varieties torch|keras FOLDER` prints {case: [recurrent operators, largest difference]}:
+`python -m tests.tiny.varieties torch|pt2|keras FOLDER` prints {case: [recurrent operators, largest difference]}:
 each row alone in the source against the same row in a padded batch of the artifact. What the gate does
 through a worker is done here in place, since conversions of these kinds do not disturb each other.
 """
@@ -37,8 +37,21 @@ def files(name: str, framework: Framework, weights: Path, build: str | None, **m
     )
 
 
-def difference(source: Any, conversion: Conversion, folder: Path) -> float:
-    session = onnxruntime.InferenceSession(str(folder / conversion.path), providers=["CPUExecutionProvider"])
+Feeds = dict[str, "np.ndarray[Any, Any]"]
+
+
+def by_onnxruntime(path: Path, feeds: Feeds) -> Any:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(["logits"], feeds)[0]
+
+
+def by_torch(path: Path, feeds: Feeds) -> Any:
+    import torch
+
+    return torch.export.load(path).module()(*map(torch.tensor, feeds.values())).detach().numpy()
+
+
+def difference(source: Any, conversion: Conversion, folder: Path, run: Any = by_onnxruntime) -> float:
     lengths = np.array([len(row) for row in ROWS], dtype=np.int64)
     inside = np.arange(lengths.max())[None, :] < lengths[:, None]
     # Anything but the padding's id stands beyond the rows' ends.
@@ -46,7 +59,7 @@ def difference(source: Any, conversion: Conversion, folder: Path) -> float:
     for number, row in enumerate(ROWS):
         ids[number, : len(row)] = row
     feeds = {"input_ids": ids, "attention_mask": inside.astype(np.int64), "lengths": lengths}
-    (got,) = session.run(["logits"], {name: feeds[name] for name in conversion.inputs})
+    got = run(folder / conversion.path, {name: feeds[name] for name in conversion.inputs})
     alone = [source.outputs(row[None], np.array([len(row)], dtype=np.int64))[0] for row in ROWS]
     return float(np.abs(got - np.stack(alone)).max())
 
@@ -137,13 +150,16 @@ def run_keras(folder: Path) -> dict[str, tuple[dict[str, int], float]]:
     return results
 
 
-def run_torch(folder: Path) -> dict[str, tuple[dict[str, int], float]]:
+def run_torch(folder: Path, target: str = "torch2onnx") -> dict[str, tuple[dict[str, int], float]]:
+    from importlib import import_module
+
     from safetensors.torch import save_file
 
-    from exporters.torch2onnx import convert
     from exporters.torch_source import open_source
     from tests.tiny import torch_varieties
 
+    convert = import_module(f"exporters.{target}").convert
+    run = by_torch if target == "torch2pt2" else by_onnxruntime
     results: dict[str, tuple[dict[str, int], float]] = {}
     sources = []
     for number, name in enumerate(torch_varieties.CASES):
@@ -157,8 +173,12 @@ def run_torch(folder: Path) -> dict[str, tuple[dict[str, int], float]]:
         work = folder / described.name
         work.mkdir()
         conversion = convert(described, work, lambda text: None)
-        results[described.name] = (conversion.recurrent_ops, difference(source, conversion, work))
+        results[described.name] = (conversion.recurrent_ops, difference(source, conversion, work, run))
     return results
+
+
+def run_pt2(folder: Path) -> dict[str, tuple[dict[str, int], float]]:
+    return run_torch(folder, "torch2pt2")
 
 
 class Answers:
@@ -173,4 +193,4 @@ class Answers:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"torch": run_torch, "keras": run_keras}[sys.argv[1]](Path(sys.argv[2]))))
+    print(json.dumps({"torch": run_torch, "pt2": run_pt2, "keras": run_keras}[sys.argv[1]](Path(sys.argv[2]))))
