@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 # Two sizes that are neither 0 nor 1 nor equal to each other: capturing specialises on such.
 _EXAMPLE_ROWS, _EXAMPLE_TOKENS = 3, 7
 
-_FROZEN = re.compile(r"specialized|Constraints violated|data.dependent|ConstraintViolation", re.IGNORECASE)
+_FROZEN = re.compile(
+    r"specialized|user-specified ranges|Constraints violated|data.dependent|ConstraintViolation", re.IGNORECASE
+)
 _ADVICE = (
     "the code fixes the size of an axis while its graph is captured: a Python loop over the steps of a batch, or a "
     "number taken out of a tensor (`.item()`, `.tolist()`, `int(...)`, `max(lengths)`), does that. Run a cell over "
