@@ -119,7 +119,8 @@ def _lines_that_hold_code(text: str) -> set[int]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in empty:
             held.update(range(token.start[0], token.end[0] + 1))
-    return held
+    lines = text.splitlines()
+    return {number for number in held if lines[number - 1].strip()}  # a string may hold blank ones
 
 
 def _docstring_lines(tree: ast.Module) -> Iterator[int]:
