@@ -71,7 +71,7 @@ def train(ids: tuple[str, ...], cache: Path) -> None:
     except (CorpusError, PretrainedError, TrainingFailed) as error:
         raise click.ClickException(str(error)) from error
     table = Table("model", "layer", box=None)
-    for heading in ("sentences", "documents", "trained in"):
+    for heading in ("sentences", "documents", "lines", "trained in"):
         table.add_column(heading, justify="right")
     for model in trained:
         record = model.record
@@ -80,7 +80,11 @@ def train(ids: tuple[str, ...], cache: Path) -> None:
             record.layer,
             f"{record.accuracy_sentences:.1%}",
             f"{record.accuracy_documents:.1%}",
+            str(record.lines_of_code),
             "cached" if model.cached else f"{record.train_s:.0f} s",
         )
     Console().print(table)
-    click.echo(f"Accuracies are on held-out texts. The models are in {cache / 'zoo'}.")
+    click.echo(
+        "Accuracies are on held-out texts; lines are those of code, for the model and its training.\n"
+        f"The models are in {cache / 'zoo'}."
+    )

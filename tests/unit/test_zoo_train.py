@@ -96,6 +96,7 @@ def test_folder_holds_all_that_an_exporter_needs(corpus: Corpus, tokenizer: Path
     assert (trained.folder / description.weights).read_bytes() == b"weights"
     assert (trained.folder / description.tokenizer).read_bytes() == tokenizer.read_bytes()
     assert (trained.record.accuracy_sentences, trained.record.accuracy_documents) == (0.75, 0.0)
+    assert 0 < trained.record.model_lines < trained.record.lines_of_code
     assert trained.record == Record.read(trained.folder / "training.json")
 
 
