@@ -11,8 +11,9 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from server.core.messages import BatchFacts, Outcome, Prediction
-from server.core.timing import Phase
+from server.core.errors import LockstepError
+from server.core.messages import Answer, BatchFacts, Prediction
+from server.core.timing import Phases
 
 
 @dataclass(slots=True)
@@ -105,30 +106,27 @@ class Statistics:
         size = counts.sizes[batch.rows]
         size.compute_input.add(times.execute_start_ns - times.dispatched_ns)
         size.compute_infer.add(times.execute_end_ns - times.execute_start_ns)
-        size.compute_output.add(batch.responded_ns - times.execute_end_ns)
+        size.compute_output.add(times.responded_ns - times.execute_end_ns)
 
     def batch_abandoned(self, model: str, version: int, backend: str) -> None:
         """Count an execution that did not complete."""
         self._backends[model, version, backend].abandoned += 1
 
-    def row_finished(self, model: str, version: int, backend: str | None, outcome: Outcome) -> None:
+    def row_failed(self, model: str, version: int, backend: str | None, error: LockstepError) -> None:
         """Rows are counted by their batches."""
 
-    def call_finished(self, prediction: Prediction) -> None:
+    def call_finished(self, prediction: Prediction, last: Answer | None, phases: Phases | None) -> None:
         """Count a call by the row of it that finished last."""
-        last = prediction.last()
-        if last is None:
+        if last is None or phases is None:
             elapsed_ns = prediction.tokenized_ns - prediction.received_ns
             self._backends[prediction.model, prediction.version, prediction.backend].fail.add(elapsed_ns)
             return
         counts = self._backends[prediction.model, prediction.version, last.batch.backend]
-        timeline = prediction.timeline(last)
-        phases = timeline.phases_ns()
-        counts.success.add(timeline.total_ns)
-        counts.queue.add(phases[Phase.QUEUE])
-        counts.compute_input.add(phases[Phase.PAD] + phases[Phase.TRANSFER])
-        counts.compute_infer.add(phases[Phase.EXECUTE])
-        counts.compute_output.add(phases[Phase.RESPOND])
+        counts.success.add(last.batch.times.responded_ns - prediction.received_ns)
+        counts.queue.add(phases.queue)
+        counts.compute_input.add(phases.pad + phases.transfer)
+        counts.compute_infer.add(phases.execute)
+        counts.compute_output.add(phases.respond)
 
     def call_failed(self, model: str, version: int, backend: str | None, kind: str, elapsed_ns: int) -> None:
         """Count a call that failed as a whole; one that names no served model is nobody's."""

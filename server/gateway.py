@@ -6,8 +6,7 @@ A call's life here: find the model, check limits (bytes, then tokens), tokenise,
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,18 +122,24 @@ class Gateway:
 
     def begin(self, request: PredictRequest) -> InFlight:
         """Tokenise and queue a request at once; raises as `predict` does, what can be known by now."""
-        with self._counting_failures(request):
+        try:
             served = self._checked(request)
-            rows = self._rows(served, request)
-            encoded = served.encoder.encode(rows.allowed, truncate=request.truncate) if rows.allowed else []
-            return self._queue(served, request, rows.joined(encoded))
+            known, texts = self._screened(served, request)
+            encoded = served.encoder.encode(texts, truncate=request.truncate) if texts else []
+            return self._queue(served, request, _joined(known, encoded))
+        except LockstepError as error:
+            self._count_failure(request, error)
+            raise
 
     async def _begin_off_loop(self, request: PredictRequest) -> InFlight:
-        with self._counting_failures(request):
+        try:
             served = self._checked(request)
-            rows = self._rows(served, request)
-            encoded = await asyncio.to_thread(served.encoder.encode, rows.allowed, truncate=request.truncate)
-            return self._queue(served, request, rows.joined(encoded))
+            known, texts = self._screened(served, request)
+            encoded = await asyncio.to_thread(served.encoder.encode, texts, truncate=request.truncate)
+            return self._queue(served, request, _joined(known, encoded))
+        except LockstepError as error:
+            self._count_failure(request, error)
+            raise
 
     def _checked(self, request: PredictRequest) -> ServedModel:
         served = self.model(request.ref)
@@ -146,10 +151,12 @@ class Gateway:
             )
         return served
 
-    def _rows(self, served: ServedModel, request: PredictRequest) -> _Rows:
-        """Hold rows against the limits that are known before tokenising."""
+    def _screened(
+        self, served: ServedModel, request: PredictRequest
+    ) -> tuple[list[Encoding | InvalidInput | None], list[str]]:
+        """Hold rows against what can be known before tokenising: returns that, and the texts of the others."""
         known: list[Encoding | InvalidInput | None] = []
-        allowed: list[str] = []
+        texts: list[str] = []
         for row in request.rows:
             if not isinstance(row, str):
                 known.append(_check_ids(row, served, request.truncate))
@@ -157,8 +164,8 @@ class Gateway:
                 known.append(error)
             else:
                 known.append(None)
-                allowed.append(row)
-        return _Rows(known, allowed)
+                texts.append(row)
+        return known, texts
 
     def _queue(
         self, served: ServedModel, request: PredictRequest, encoded: Sequence[Encoding | InvalidInput]
@@ -176,23 +183,18 @@ class Gateway:
         )
         return InFlight(self, served, request, encoded, call, tokenized_ns)
 
-    @contextlib.contextmanager
-    def _counting_failures(self, request: PredictRequest) -> Iterator[None]:
-        """Count a call that fails as a whole; a caller's inventions do not become labels."""
-        try:
-            yield
-        except LockstepError as error:
-            ref = request.ref
-            served = self.models.get(ref.model)
-            known = served is not None and any(one.name == ref.backend for one in served.batcher.backends)
-            self._observer.call_failed(
-                model=ref.model if served else "",
-                version=served.manifest.version if served else 0,
-                backend=ref.backend if known else None,
-                kind=type(error).__name__,
-                elapsed_ns=self._clock_ns() - request.received_ns,
-            )
-            raise
+    def _count_failure(self, request: PredictRequest, error: LockstepError) -> None:
+        """Count a call that failed as a whole; a caller's inventions do not become labels."""
+        ref = request.ref
+        served = self.models.get(ref.model)
+        known = served is not None and any(one.name == ref.backend for one in served.batcher.backends)
+        self._observer.call_failed(
+            model=ref.model if served else "",
+            version=served.manifest.version if served else 0,
+            backend=ref.backend if known else None,
+            kind=type(error).__name__,
+            elapsed_ns=self._clock_ns() - request.received_ns,
+        )
 
     def _too_large(self, text: str) -> InvalidInput | None:
         limit = self._limits.max_text_bytes
@@ -234,8 +236,11 @@ class InFlight:
         outcomes = [next(answered) if isinstance(row, Encoding) else row for row in self._encoded]
         request, manifest = self._request, self._served.manifest
         if request.all_or_none:
-            with self._gateway._counting_failures(request):
+            try:
                 _raise_first(outcomes)
+            except LockstepError as error:
+                self._gateway._count_failure(request, error)
+                raise
         prediction = Prediction(
             model=manifest.name,
             version=manifest.version,
@@ -246,21 +251,19 @@ class InFlight:
             tokenized_ns=self._tokenized_ns,
             outcomes=[outcome for outcome in outcomes if outcome is not None],
         )
-        self._gateway._observer.call_finished(prediction)
+        last = prediction.last()
+        self._gateway._observer.call_finished(prediction, last, last and prediction.phases(last))
         return prediction
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Rows of a call before tokenising: what is known of each, and the texts of those of which nothing is."""
-
-    known: list[Encoding | InvalidInput | None]
-    allowed: list[str]
-
-    def joined(self, encoded: Sequence[Encoding | InvalidInput]) -> list[Encoding | InvalidInput]:
-        """Return every row's encoding or error, in order."""
-        found = iter(encoded)
-        return [next(found) if one is None else one for one in self.known]
+def _joined(
+    known: Sequence[Encoding | InvalidInput | None], encoded: Sequence[Encoding | InvalidInput]
+) -> Sequence[Encoding | InvalidInput]:
+    """Return every row's encoding or error, in order: `encoded` are those of which nothing was known."""
+    if len(encoded) == len(known):
+        return encoded
+    found = iter(encoded)
+    return [next(found) if one is None else one for one in known]
 
 
 def probabilities(output: str, activation: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
@@ -271,7 +274,8 @@ def probabilities(output: str, activation: str) -> Callable[[NDArray[np.float32]
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # infinity has no softmax: the row is then answered as failed
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
     return result
 

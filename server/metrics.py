@@ -1,17 +1,17 @@
 """Prometheus metrics: what the server exposes on `/metrics`. The names are listed in docs/metrics.md.
 
-Histograms are kept by whole batches (numpy), not row by row, and turned into the library's families when they
-are scraped: observing a batch costs the same whatever its size.
+Histograms are counted here, by whole batches where rows share a duration, and turned into the library's
+families when they are scraped.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 
-import numpy as np
 import psutil
-from numpy.typing import NDArray
 from prometheus_client.core import (
     CollectorRegistry,
     CounterMetricFamily,
@@ -22,8 +22,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from server.core.errors import LockstepError
-from server.core.messages import BatchFacts, Outcome, Prediction
-from server.core.timing import Phase
+from server.core.messages import Answer, BatchFacts, Prediction
+from server.core.timing import Phases
 from server.gateway import Gateway
 
 LENGTH_BUCKETS = (16, 32, 64, 128, 256, 512)
@@ -32,39 +32,52 @@ LENGTH_BUCKETS = (16, 32, 64, 128, 256, 512)
 SECONDS_BUCKETS = tuple(round(10.0 ** (exponent / 4), 7) for exponent in range(-20, 5))
 """10 microseconds to 10 seconds, four a decade."""
 
+_RATIO_BUCKETS = (0.25, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0, 4.0)
 _ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 _LENGTH_LABELS = (*(f"<={bound}" for bound in LENGTH_BUCKETS), f">{LENGTH_BUCKETS[-1]}")
 
-_HISTOGRAM_HELP: dict[str, str] = {
-    Phase.DECODE: "Decoding a call",
-    Phase.TOKENIZE: "Tokenising and checking a call",
-    Phase.QUEUE: "A row's wait for a worker",
-    Phase.PAD: "Padding a row's batch",
-    Phase.TRANSFER: "Handing a row's batch to its worker",
-    Phase.EXECUTE: "Executing a row's batch",
-    Phase.RESPOND: "From the end of execution until a row had its answer",
+_BY_LENGTH = {
+    "queue": "A row's wait for a worker",
+    "pad": "Padding a row's batch",
+    "transfer": "Handing a row's batch to its worker",
+    "execute": "Executing a row's batch",
+    "respond": "From the end of execution until a row had its answer",
+}
+_BY_CALL = {
+    "decode": "Decoding a call",
+    "tokenize": "Tokenising and checking a call",
     "request": "From a call's arrival to its last answer",
 }
-_BY_LENGTH = (Phase.QUEUE, Phase.PAD, Phase.TRANSFER, Phase.EXECUTE, Phase.RESPOND)
 
 
 class _Histogram:
     """Counts of values by bucket."""
 
+    __slots__ = ("bounds", "counts", "total")
+
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = np.array(bounds)
-        self.counts: NDArray[np.int64] = np.zeros(len(bounds) + 1, dtype=np.int64)
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
     def add(self, value: float, times: int = 1) -> None:
         """Count a value, several times."""
-        self.counts[int(np.searchsorted(self.bounds, value))] += times
+        self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
     def buckets(self) -> list[tuple[str, float]]:
         """Return cumulative counts by upper bound, as the exposition format wants them."""
         names = [repr(float(bound)) for bound in self.bounds] + ["+Inf"]
-        return list(zip(names, np.cumsum(self.counts).astype(float).tolist(), strict=True))
+        return list(zip(names, map(float, accumulate(self.counts)), strict=True))
+
+
+class _Phases:
+    """The histograms of the phases of one backend's rows of one length bucket."""
+
+    __slots__ = ("by_name",)
+
+    def __init__(self) -> None:
+        self.by_name = {name: _Histogram(SECONDS_BUCKETS) for name in _BY_LENGTH}
 
 
 class Metrics:
@@ -72,8 +85,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._phases: defaultdict[tuple[str, ...], _Histogram] = defaultdict(lambda: _Histogram(SECONDS_BUCKETS))
+        self._rows: defaultdict[tuple[str, str, str], _Phases] = defaultdict(_Phases)
+        self._calls: defaultdict[tuple[str, str, str], _Histogram] = defaultdict(lambda: _Histogram(SECONDS_BUCKETS))
         self._batch_rows: defaultdict[tuple[str, str], _Histogram] = defaultdict(lambda: _Histogram(_ROWS_BUCKETS))
+        self._predicted: defaultdict[tuple[str, str], _Histogram] = defaultdict(lambda: _Histogram(_RATIO_BUCKETS))
         self._counters: defaultdict[str, defaultdict[tuple[str, ...], float]] = defaultdict(lambda: defaultdict(float))
 
     def batch_executed(self, model: str, version: int, batch: BatchFacts) -> None:
@@ -85,43 +100,37 @@ class Metrics:
         self._count("padded_tokens", key, batch.padded_tokens)
         self._count("batches", key)
         self._count("execute_cpu_seconds", key, batch.cpu_ns / 1e9)
-        shared = {
-            Phase.PAD: times.padded_ns - times.dispatched_ns,
-            Phase.TRANSFER: times.execute_start_ns - times.padded_ns,
-            Phase.EXECUTE: times.execute_end_ns - times.execute_start_ns,
-            Phase.RESPOND: batch.responded_ns - times.execute_end_ns,
-        }
-        queued_s = (times.dispatched_ns - batch.arrival_ns) / 1e9
-        buckets = np.searchsorted(LENGTH_BUCKETS, batch.lengths)
-        for bucket in np.unique(buckets):
-            inside = buckets == bucket
-            length = _LENGTH_LABELS[bucket]
-            for phase, duration_ns in shared.items():
-                self._phases[phase, *key, length].add(duration_ns / 1e9, int(np.count_nonzero(inside)))
-            queue = self._phases[Phase.QUEUE, *key, length]
-            queue.counts += np.bincount(np.searchsorted(queue.bounds, queued_s[inside]), minlength=len(queue.counts))
-            queue.total += float(queued_s[inside].sum())
+        if batch.predicted_ratio is not None:
+            self._predicted[key].add(batch.predicted_ratio)
+        inside: dict[int, int] = {}
+        for length, arrival_ns in zip(batch.lengths, batch.arrivals_ns, strict=True):
+            bucket = bisect_left(LENGTH_BUCKETS, length)
+            inside[bucket] = inside.get(bucket, 0) + 1
+            self._rows[(*key, _LENGTH_LABELS[bucket])].by_name["queue"].add((times.dispatched_ns - arrival_ns) / 1e9)
+        for bucket, rows in inside.items():
+            histograms = self._rows[(*key, _LENGTH_LABELS[bucket])].by_name
+            histograms["pad"].add((times.padded_ns - times.dispatched_ns) / 1e9, rows)
+            histograms["transfer"].add((times.execute_start_ns - times.padded_ns) / 1e9, rows)
+            histograms["execute"].add((times.execute_end_ns - times.execute_start_ns) / 1e9, rows)
+            histograms["respond"].add((times.responded_ns - times.execute_end_ns) / 1e9, rows)
 
     def batch_abandoned(self, model: str, version: int, backend: str) -> None:
         """Take note of an execution that did not complete."""
         self._count("abandoned_batches", (model, backend))
 
-    def row_finished(self, model: str, version: int, backend: str | None, outcome: Outcome) -> None:
+    def row_failed(self, model: str, version: int, backend: str | None, error: LockstepError) -> None:
         """Count what went wrong with a row that had been queued."""
-        if isinstance(outcome, LockstepError):
-            self._count("row_errors", (model, backend or "", type(outcome).__name__))
+        self._count("row_errors", (model, backend or "", type(error).__name__))
 
-    def call_finished(self, prediction: Prediction) -> None:
+    def call_finished(self, prediction: Prediction, last: Answer | None, phases: Phases | None) -> None:
         """Take note of a call that was answered, row by row."""
-        last = prediction.last()
-        backend = last.batch.backend if last else prediction.backend or ""
-        key = (prediction.model, backend)
-        self._count("calls", (*key, "answered"))
-        decode_s = (prediction.decoded_ns - prediction.received_ns) / 1e9
-        self._phases[Phase.DECODE, *key].add(decode_s)
-        self._phases[Phase.TOKENIZE, *key].add((prediction.tokenized_ns - prediction.decoded_ns) / 1e9)
+        model, backend = prediction.model, last.batch.backend if last else prediction.backend or ""
+        self._count("calls", (model, backend, "answered"))
+        self._calls["decode", model, backend].add((prediction.decoded_ns - prediction.received_ns) / 1e9)
+        self._calls["tokenize", model, backend].add((prediction.tokenized_ns - prediction.decoded_ns) / 1e9)
         if last is not None:
-            self._phases["request", *key].add(prediction.timeline(last).total_ns / 1e9)
+            total_ns = last.batch.times.responded_ns - prediction.received_ns
+            self._calls["request", model, backend].add(total_ns / 1e9)
 
     def call_failed(self, model: str, version: int, backend: str | None, kind: str, elapsed_ns: int) -> None:
         """Take note of a call that failed as a whole."""
@@ -144,12 +153,23 @@ class Metrics:
         for key, histogram in self._batch_rows.items():
             rows.add_metric(key, histogram.buckets(), histogram.total)
         yield rows
-        for phase, text in _HISTOGRAM_HELP.items():
-            labels = ["model", "backend", "length"] if phase in _BY_LENGTH else ["model", "backend"]
-            family = HistogramMetricFamily(f"lockstep_{phase}_seconds", f"{text}, seconds", labels=labels)
-            for key, histogram in self._phases.items():
-                if key[0] == phase:
-                    family.add_metric(key[1:], histogram.buckets(), histogram.total)
+        ratio = HistogramMetricFamily(
+            "lockstep_predicted_cost_ratio", "Predicted / actual cost of a batch", labels=["model", "backend"]
+        )
+        for key, histogram in self._predicted.items():
+            ratio.add_metric(key, histogram.buckets(), histogram.total)
+        yield ratio
+        for name, text in _BY_CALL.items():
+            family = HistogramMetricFamily(f"lockstep_{name}_seconds", f"{text}, seconds", labels=["model", "backend"])
+            for call_key, histogram in self._calls.items():
+                if call_key[0] == name:
+                    family.add_metric(call_key[1:], histogram.buckets(), histogram.total)
+            yield family
+        for name, text in _BY_LENGTH.items():
+            labels = ["model", "backend", "length"]
+            family = HistogramMetricFamily(f"lockstep_{name}_seconds", f"{text}, seconds", labels=labels)
+            for row_key, phases in self._rows.items():
+                family.add_metric(row_key, phases.by_name[name].buckets(), phases.by_name[name].total)
             yield family
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.core.errors import LockstepError
-from server.core.timing import BatchTimes, Timeline
+from server.core.timing import BatchTimes, Phases, phases_of
 
 Ids = NDArray[np.int64]  # int64[length], one row
 
@@ -77,27 +78,14 @@ class BatchFacts:
     """What the rows of an executed batch share."""
 
     backend: str
-    lengths: NDArray[np.int64]  # int64[batch], tokens
-    arrival_ns: NDArray[np.int64]  # int64[batch], the instant that each row began to queue
+    rows: int  # executed together
+    length: int  # tokens, the longest row
+    tokens: int  # without padding
+    lengths: Sequence[int]  # [rows], tokens
+    arrivals_ns: Sequence[int]  # [rows], the instant that each began to queue
     times: BatchTimes
-    responded_ns: int
     cpu_ns: int  # the worker's CPU time of the execution
-    predicted_ns: float | None  # what the cost model expected: CPU time; on a GPU, elapsed time
-
-    @property
-    def rows(self) -> int:
-        """Rows executed together."""
-        return len(self.lengths)
-
-    @property
-    def length(self) -> int:
-        """The longest row, tokens."""
-        return int(self.lengths.max())
-
-    @property
-    def tokens(self) -> int:
-        """Tokens without padding."""
-        return int(self.lengths.sum())
+    predicted_ratio: float | None  # predicted / actual cost, where one was predicted
 
     @property
     def padded_tokens(self) -> int:
@@ -105,11 +93,11 @@ class BatchFacts:
         return self.rows * self.length
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One answered row."""
 
-    probabilities: NDArray[np.float32]  # float32[labels]
+    label: int  # index of the most probable label
+    probabilities: Sequence[float]  # [labels]
     encoding: Encoding
     batch: BatchFacts
 
@@ -131,13 +119,14 @@ class Prediction:
     tokenized_ns: int
     outcomes: Sequence[Outcome]
 
-    def timeline(self, answer: Answer) -> Timeline:
-        """Return the instants of one of its answered rows."""
-        return Timeline(
-            self.received_ns, self.decoded_ns, self.tokenized_ns, answer.batch.times, answer.batch.responded_ns
-        )
+    def phases(self, answer: Answer) -> Phases:
+        """Return the phases of one of its answered rows."""
+        return phases_of(self.received_ns, self.decoded_ns, self.tokenized_ns, answer.batch.times)
 
     def last(self) -> Answer | None:
         """Return the answered row that finished last: a call's phases are its phases."""
+        if len(self.outcomes) == 1:
+            outcome = self.outcomes[0]
+            return outcome if isinstance(outcome, Answer) else None
         answers = (outcome for outcome in self.outcomes if isinstance(outcome, Answer))
-        return max(answers, key=lambda answer: answer.batch.responded_ns, default=None)
+        return max(answers, key=lambda answer: answer.batch.times.responded_ns, default=None)

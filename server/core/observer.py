@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from server.core.messages import BatchFacts, Outcome, Prediction
+from server.core.errors import LockstepError
+from server.core.messages import Answer, BatchFacts, Prediction
+from server.core.timing import Phases
 
 
 class Observer(Protocol):
@@ -16,11 +18,11 @@ class Observer(Protocol):
     def batch_abandoned(self, model: str, version: int, backend: str) -> None:
         """Take note of an execution that did not complete: its worker died or the runtime refused it."""
 
-    def row_finished(self, model: str, version: int, backend: str | None, outcome: Outcome) -> None:
-        """Take note of what became of a queued row; `backend` is what it was pinned to, if any."""
+    def row_failed(self, model: str, version: int, backend: str | None, error: LockstepError) -> None:
+        """Take note of a queued row that was not answered; `backend` is what it was pinned to, if any."""
 
-    def call_finished(self, prediction: Prediction) -> None:
-        """Take note of a call that was answered, row by row."""
+    def call_finished(self, prediction: Prediction, last: Answer | None, phases: Phases | None) -> None:
+        """Take note of a call that was answered row by row; `last` and its phases: of its row that finished last."""
 
     def call_failed(self, model: str, version: int, backend: str | None, kind: str, elapsed_ns: int) -> None:
         """Take note of a call that failed as a whole, with an error of that kind."""
@@ -42,15 +44,15 @@ class Observers:
         for observer in self._observers:
             observer.batch_abandoned(model, version, backend)
 
-    def row_finished(self, model: str, version: int, backend: str | None, outcome: Outcome) -> None:
+    def row_failed(self, model: str, version: int, backend: str | None, error: LockstepError) -> None:
         """Tell each."""
         for observer in self._observers:
-            observer.row_finished(model, version, backend, outcome)
+            observer.row_failed(model, version, backend, error)
 
-    def call_finished(self, prediction: Prediction) -> None:
+    def call_finished(self, prediction: Prediction, last: Answer | None, phases: Phases | None) -> None:
         """Tell each."""
         for observer in self._observers:
-            observer.call_finished(prediction)
+            observer.call_finished(prediction, last, phases)
 
     def call_failed(self, model: str, version: int, backend: str | None, kind: str, elapsed_ns: int) -> None:
         """Tell each."""

@@ -8,58 +8,41 @@ start of the next, and each is the difference of two instants that were really t
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from enum import StrEnum
+from typing import NamedTuple
 
 now_ns = time.monotonic_ns
 
 
-class Phase(StrEnum):
-    """What a row goes through, in order."""
-
-    DECODE = "decode"
-    TOKENIZE = "tokenize"
-    QUEUE = "queue"
-    PAD = "pad"
-    TRANSFER = "transfer"
-    EXECUTE = "execute"
-    RESPOND = "respond"
-
-
-@dataclass(frozen=True, slots=True)
-class BatchTimes:
+class BatchTimes(NamedTuple):
     """Instants (ns) that all rows of a batch share."""
 
     dispatched_ns: int  # the policy chose it: the end of queueing
     padded_ns: int  # its arrays are ready to be sent
     execute_start_ns: int  # the worker holds its inputs
     execute_end_ns: int  # the runtime returned
+    responded_ns: int  # its rows have their answers
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """Instants (ns) of one answered row, from the arrival of its call to its answer."""
+class Phases(NamedTuple):
+    """Durations (ns) of the phases of one answered row, in order; they add up to its whole stay."""
 
-    received_ns: int
-    decoded_ns: int
-    tokenized_ns: int
-    batch: BatchTimes
-    responded_ns: int
+    decode: int
+    tokenize: int
+    queue: int
+    pad: int
+    transfer: int
+    execute: int
+    respond: int
 
-    def phases_ns(self) -> dict[Phase, int]:
-        """Return each phase's duration (ns), in order; they add up to `total_ns`."""
-        batch = self.batch
-        return {
-            Phase.DECODE: self.decoded_ns - self.received_ns,
-            Phase.TOKENIZE: self.tokenized_ns - self.decoded_ns,
-            Phase.QUEUE: batch.dispatched_ns - self.tokenized_ns,
-            Phase.PAD: batch.padded_ns - batch.dispatched_ns,
-            Phase.TRANSFER: batch.execute_start_ns - batch.padded_ns,
-            Phase.EXECUTE: batch.execute_end_ns - batch.execute_start_ns,
-            Phase.RESPOND: self.responded_ns - batch.execute_end_ns,
-        }
 
-    @property
-    def total_ns(self) -> int:
-        """The time from the call's arrival to the answer, ns."""
-        return self.responded_ns - self.received_ns
+def phases_of(received_ns: int, decoded_ns: int, tokenized_ns: int, batch: BatchTimes) -> Phases:
+    """Return the phases between the instants of a row and those of its batch."""
+    return Phases(
+        decoded_ns - received_ns,
+        tokenized_ns - decoded_ns,
+        batch.dispatched_ns - tokenized_ns,
+        batch.padded_ns - batch.dispatched_ns,
+        batch.execute_start_ns - batch.padded_ns,
+        batch.execute_end_ns - batch.execute_start_ns,
+        batch.responded_ns - batch.execute_end_ns,
+    )

@@ -273,6 +273,6 @@ def _response_parameters(prediction: Prediction) -> dict[str, oip.InferParameter
     if last is None:
         return {}
     parameters = {"backend": oip.InferParameter(string_param=last.batch.backend)}
-    for phase, duration_ns in prediction.timeline(last).phases_ns().items():
+    for phase, duration_ns in prediction.phases(last)._asdict().items():
         parameters[f"{phase}_us"] = oip.InferParameter(int64_param=duration_ns // 1000)
     return parameters

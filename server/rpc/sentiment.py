@@ -8,8 +8,8 @@ import grpc
 
 from protos import sentiment_pb2 as pb
 from server.core.errors import InvalidInput, LockstepError
-from server.core.messages import Answer, ModelRef, Outcome, Prediction, PredictRequest
-from server.core.timing import Phase, now_ns
+from server.core.messages import ModelRef, Outcome, Prediction, PredictRequest
+from server.core.timing import now_ns
 from server.gateway import Gateway
 from server.rpc.status import STATUS, CallInstants, parse, unary
 from server.rpc.stream import CancelRequest, Opened, Refused, Streams, retry_after_ms
@@ -95,23 +95,27 @@ def _result(prediction: Prediction, outcome: Outcome) -> pb.Result:
     if isinstance(outcome, LockstepError):
         return pb.Result(error=_error(outcome))
     batch = outcome.batch
+    phases = prediction.phases(outcome)
     return pb.Result(
         prediction=pb.Prediction(
-            label=prediction.labels[int(outcome.probabilities.argmax())],
-            probabilities=outcome.probabilities.tolist(),
+            label=prediction.labels[outcome.label],
+            probabilities=outcome.probabilities,
             truncated=outcome.encoding.truncated,
             tokens=len(outcome.encoding.ids),
             backend=batch.backend,
-            phases=_phases(prediction, outcome),
+            phases=pb.Phases(
+                decode_us=phases.decode // 1000,
+                tokenize_us=phases.tokenize // 1000,
+                queue_us=phases.queue // 1000,
+                pad_us=phases.pad // 1000,
+                transfer_us=phases.transfer // 1000,
+                execute_us=phases.execute // 1000,
+                respond_us=phases.respond // 1000,
+            ),
             batch_rows=batch.rows,
             batch_tokens=batch.length,
         )
     )
-
-
-def _phases(prediction: Prediction, answer: Answer) -> pb.Phases:
-    durations_ns = prediction.timeline(answer).phases_ns()
-    return pb.Phases(**{f"{phase}_us": durations_ns[phase] // 1000 for phase in Phase})
 
 
 def _error(error: LockstepError) -> pb.Error:

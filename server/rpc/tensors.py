@@ -72,10 +72,10 @@ def check_outputs(request: oip.ModelInferRequest) -> None:
 def _output(name: str, labels: Sequence[str], answers: Sequence[Answer]) -> tuple[str, list[int], bytes]:
     rows = len(answers)
     if name == "probabilities":
-        stacked = np.stack([answer.probabilities for answer in answers]).astype("<f4", copy=False)
+        stacked = np.array([answer.probabilities for answer in answers], dtype="<f4")
         return "FP32", [rows, len(labels)], stacked.tobytes()
     if name == "label":
-        texts = [labels[int(answer.probabilities.argmax())].encode() for answer in answers]
+        texts = [labels[answer.label].encode() for answer in answers]
         return "BYTES", [rows], b"".join(_LENGTH_PREFIX.pack(len(text)) + text for text in texts)
     return "BOOL", [rows], bytes(answer.encoding.truncated for answer in answers)
 

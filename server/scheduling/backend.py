@@ -133,20 +133,19 @@ class Backend:
         return worker
 
     def worker_succeeded(self, executed: Executed, rows: int, length: int) -> float | None:
-        """Learn from a batch, and forget earlier failures. Returns what it was predicted to cost, ns, if it was."""
+        """Learn from a batch, and forget earlier failures. Returns predicted / actual cost, where one was predicted."""
         self._failures = 0
         if not self.cost.fitted:
             return None
-        predicted_ns = self.cost.predict_ns(rows, length)
         actual_ns = cost_ns(executed, on_gpu=self._on_gpu)
-        self.cost.observe(Measurement(rows, length, actual_ns))
+        predicted_ns = self.cost.observe(Measurement(rows, length, actual_ns))
         self._unlearned += 1
         if self._unlearned == _REFRESH_EVERY:
             self._unlearned = 0
             self.cost.refresh()
         elapsed_ns = executed.execute_end_ns - executed.execute_start_ns
         self.slowdown += _SLOWDOWN_RATE * (min(_MOST_SLOWDOWN, elapsed_ns / actual_ns) - self.slowdown)
-        return predicted_ns
+        return predicted_ns / actual_ns
 
     def keep_costs(self) -> None:
         """Write what was learned to the state folder."""

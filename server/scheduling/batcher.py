@@ -15,6 +15,7 @@ can also die of something else at that moment, so a row is only found guilty aft
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -169,7 +170,7 @@ class Batcher:
         """Forget a call whose client has gone: its waiting rows leave the queue at once."""
         mine = [i for i, row in enumerate(self._waiting.entries()) if row.call is call]
         for row in self._waiting.remove(np.array(mine, dtype=np.intp)) if mine else ():
-            self._finish(row, Cancelled("the caller has gone"))
+            self._fail(row, Cancelled("the caller has gone"))
         for suspects in self._suspects.values():
             for row in suspects:
                 row.abandoned = row.abandoned or row.call is call
@@ -310,40 +311,44 @@ class Batcher:
             return
         except asyncio.CancelledError:
             for row in rows:
-                self._finish(row, ModelNotReady(f"{self.spec.model} is being stopped: retry"))
+                self._fail(row, ModelNotReady(f"{self.spec.model} is being stopped: retry"))
             raise
-        predicted_ns = backend.worker_succeeded(executed, batch.rows, batch.length)
+        predicted_ratio = backend.worker_succeeded(executed, batch.rows, batch.length)
+        probabilities = backend.spec.probabilities(executed.outputs)
+        labels: list[int] = probabilities.argmax(axis=1).tolist()
+        lengths = [len(row.encoding.ids) for row in rows]
         facts = BatchFacts(
             backend=backend.name,
-            lengths=batch.lengths,
-            arrival_ns=np.array([row.arrival_ns for row in rows], dtype=np.int64),
-            times=BatchTimes(dispatched_ns, padded_ns, executed.execute_start_ns, executed.execute_end_ns),
-            responded_ns=self._clock_ns(),
+            rows=batch.rows,
+            length=batch.length,
+            tokens=sum(lengths),
+            lengths=lengths,
+            arrivals_ns=[row.arrival_ns for row in rows],
+            times=BatchTimes(
+                dispatched_ns, padded_ns, executed.execute_start_ns, executed.execute_end_ns, self._clock_ns()
+            ),
             cpu_ns=executed.cpu_ns,
-            predicted_ns=predicted_ns,
+            predicted_ratio=predicted_ratio,
         )
-        self._observer.batch_executed(self.spec.model, self.spec.version, facts)
-        finite = np.atleast_1d(np.isfinite(executed.outputs).all(axis=1))
-        for row, probabilities, is_finite in zip(
-            rows, backend.spec.probabilities(executed.outputs), finite, strict=True
-        ):
-            if is_finite:
-                self._finish(row, Answer(probabilities, row.encoding, facts))
+        for row, label, values in zip(rows, labels, probabilities.tolist(), strict=True):
+            if all(map(math.isfinite, values)):
+                row.call.resolve(row.index, Answer(label, values, row.encoding, facts))
             else:
-                self._finish(row, RowFailed(f"backend {backend.name} answered this row with NaN or infinity"))
+                self._fail(row, RowFailed(f"backend {backend.name} answered this row with NaN or infinity"))
+        self._observer.batch_executed(self.spec.model, self.spec.version, facts)
 
     # ---- what becomes of rows --------------------------------------------------------------------
 
-    def _finish(self, row: Row, outcome: Outcome) -> None:
-        row.call.resolve(row.index, outcome)
-        self._observer.row_finished(self.spec.model, self.spec.version, row.pinned_to, outcome)
+    def _fail(self, row: Row, error: LockstepError) -> None:
+        row.call.resolve(row.index, error)
+        self._observer.row_failed(self.spec.model, self.spec.version, row.pinned_to, error)
 
     def _suspect(self, backend: Backend, rows: Sequence[Row], error: BackendUnavailable | BatchFailed) -> None:
         """Judge the rows of a failed batch: each of several is tried alone, one that was alone may be guilty."""
         if len(rows) == 1 and rows[0].suspect:
             rows[0].deaths_alone += 1
             if isinstance(error, BatchFailed) or rows[0].deaths_alone == _DEATHS_ALONE:
-                self._finish(rows[0], RowFailed(f"backend {backend.name} failed on this row alone: {error}"))
+                self._fail(rows[0], RowFailed(f"backend {backend.name} failed on this row alone: {error}"))
                 return
         for row in rows:
             row.suspect = True
@@ -354,9 +359,9 @@ class Batcher:
         while suspects:
             row = suspects.popleft()
             if row.abandoned:
-                self._finish(row, Cancelled("the caller has gone"))
+                self._fail(row, Cancelled("the caller has gone"))
             elif row.deadline_ns <= self._clock_ns():
-                self._finish(row, DeadlineExceeded(_EXPIRED))
+                self._fail(row, DeadlineExceeded(_EXPIRED))
             else:
                 return row
         return None
@@ -370,18 +375,18 @@ class Batcher:
 
     def _fail_suspects(self, backend: Backend, error: LockstepError) -> None:
         while self._suspects[backend.name]:
-            self._finish(self._suspects[backend.name].popleft(), error)
+            self._fail(self._suspects[backend.name].popleft(), error)
 
     def _fail_waiting(self, condition: Callable[[Row], bool], error: LockstepError) -> None:
         rows = [i for i, row in enumerate(self._waiting.entries()) if condition(row)]
         for row in self._waiting.remove(np.array(rows, dtype=np.intp)) if rows else ():
-            self._finish(row, error)
+            self._fail(row, error)
 
     def _evict_expired(self) -> None:
         expired: Indices = np.flatnonzero(self._waiting.view().deadline_ns <= self._clock_ns())
         if len(expired):
             for row in self._waiting.remove(expired):
-                self._finish(row, DeadlineExceeded(_EXPIRED))
+                self._fail(row, DeadlineExceeded(_EXPIRED))
 
     def _expire_by(self, deadline_ns: int) -> None:
         """Make sure that eviction runs at the earliest deadline, though no worker is free then."""

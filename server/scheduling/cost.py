@@ -16,6 +16,7 @@ Knows no worker and no clock. Costs are nanoseconds; of what (CPU time, wall tim
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -68,21 +69,37 @@ class CostModel:
         self.observations = len(measurements)
         self._table = None
 
-    def observe(self, measurement: Measurement) -> None:
-        """Learn from a batch of the live server."""
-        rows, length = float(measurement.rows), float(measurement.length)
-        error = np.log(measurement.cost_ns / self.predict_ns(measurement.rows, measurement.length))
-        step = _LEARNING_RATE * float(np.clip(error, -_LARGEST_STEP, _LARGEST_STEP))
-        (i, j), (u, v) = _cell(rows), _cell(length)
-        i, u = min(i, self._correction.shape[0] - 2), min(u, self._correction.shape[1] - 2)
-        weights = np.outer([1 - j, j], [1 - v, v])
-        self._correction[i : i + 2, u : u + 2] += step * weights / float((weights**2).sum())
+    def observe(self, measurement: Measurement) -> float:
+        """Learn from a batch of the live server; returns what it had been predicted to cost, ns."""
+        predicted_ns = self.predict_ns(measurement.rows, measurement.length)
+        error = math.log(measurement.cost_ns / predicted_ns)
+        step = _LEARNING_RATE * min(_LARGEST_STEP, max(-_LARGEST_STEP, error))
+        corners = self._corners(measurement.rows, measurement.length)
+        norm = sum(weight * weight for _, weight in corners)
+        for corner, weight in corners:
+            self._correction[corner] += step * weight / norm
         self.observations += 1
+        return predicted_ns
 
     def predict_ns(self, rows: int, length: int) -> float:
         """Return the predicted cost, ns, from the model as it is now."""
-        r, n = np.array([float(rows)]), np.array([float(length)])
-        return float((self._shape(r, n) * np.exp(_interpolate(self._correction, r, n)))[0])
+        fixed, row, token, area, square = self._coefficients.tolist()
+        shape = fixed + row * rows + token * length + rows * length * (area + square * length)
+        correction = sum(weight * float(self._correction[corner]) for corner, weight in self._corners(rows, length))
+        cost_ns: float = max(1.0, shape) * math.exp(correction)
+        return cost_ns
+
+    def _corners(self, rows: int, length: int) -> list[tuple[tuple[int, int], float]]:
+        """Return the four nodes of the grid round a batch, with their weights in bilinear interpolation."""
+        y, x = math.log2(rows), math.log2(length)
+        i, j = min(int(y), self._correction.shape[0] - 2), min(int(x), self._correction.shape[1] - 2)
+        v, u = y - i, x - j
+        return [
+            ((i, j), (1 - v) * (1 - u)),
+            ((i, j + 1), (1 - v) * u),
+            ((i + 1, j), v * (1 - u)),
+            ((i + 1, j + 1), v * u),
+        ]
 
     def table(self) -> Floats:
         """Return predicted costs, ns, `[rows, length]` from 0 to the maxima; row and column 0 are 0.
@@ -179,13 +196,6 @@ def _subsets(items: Iterable[int]) -> Iterable[tuple[int, ...]]:
 def _cells(maximum: int) -> int:
     """Return how many powers of two reach from 1 to `maximum`, and one beyond."""
     return max(2, int(np.ceil(np.log2(max(2, maximum)))) + 1)
-
-
-def _cell(value: float) -> tuple[int, float]:
-    """Return the grid line below a value, and how far it is towards the next."""
-    position = float(np.log2(value))
-    below = int(position)
-    return below, position - below
 
 
 def _interpolate(grid: Floats, rows: Floats, lengths: Floats) -> Floats:
