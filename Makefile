@@ -7,7 +7,7 @@ PYTHON ?= python3
 PACKAGES := lockstep server clients exporters zoo protos tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format protos protos-check serve clean
+.PHONY: help install demo test test-all check format protos protos-check serve bench simulate clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ protos-check: $(STAMP) ## Fail where the committed generated code is not what pr
 
 serve: $(STAMP) ## Serve ./models on 127.0.0.1:8001 (gRPC) and :8002 (HTTP)
 	$(BIN)/lockstep serve --repository models
+
+bench: $(STAMP) ## Measure the gateway beside the offline bound; writes docs/reports/performance.md (half an hour)
+	$(PY) -m benchmarks.run
+
+simulate: $(STAMP) ## Policies and orders on measured costs; writes reports/simulation/
+	$(PY) -m benchmarks.simulate
 
 clean: ## Remove the environment, caches, models and reports
 	rm -rf $(VENV) .cache .state models reports build *.egg-info

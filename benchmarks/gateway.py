@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -12,26 +13,28 @@ from typing import Final, Self, TypeVar
 
 import psutil
 
-from benchmarks.generator import Target
+from benchmarks.generator import Target, scrape
 from benchmarks.models import BenchModel
-from lockstep.local_server import local_server
+from lockstep.local_server import ServerFailed, local_server
 
 _MEASUREMENT_TIMEOUT_S: Final = 600.0
+_WORKERS_TIMEOUT_S: Final = 60.0
 
 Plan = TypeVar("Plan")
 Figures = TypeVar("Figures")
 
 
 @contextlib.contextmanager
-def served(model: BenchModel, folder: Path, *flags: str) -> Iterator[Target]:
+def served(model: BenchModel, folder: Path, *flags: str, instances: int, threads: int = 1) -> Iterator[Target]:
     """Serve a model on free loopback ports with the flags given; its log and what it measured are kept in `folder`.
 
-    Raises `lockstep.local_server.ServerFailed`.
+    Yields when every one of its workers is ready. Raises `lockstep.local_server.ServerFailed`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{model.name}{''.join(flags).replace('--', '-')}.log"
-    state = folder / "state"
-    with local_server(model.repository, log, "--state", str(state), *flags) as server:
+    split = ("--instances", str(instances), "--threads", str(threads))
+    with local_server(model.repository, log, "--state", str(folder / "state"), *split, *flags) as server:
+        _wait_for_workers(server.http, instances)
         children = psutil.Process().children()
         (process,) = (child for child in children if server.grpc in _command_line(child))
         yield Target(server.grpc, server.http, process.pid, model.name)
@@ -52,6 +55,15 @@ class Generator:
     def run(self, measure: Callable[[Plan], Figures], plan: Plan) -> Figures:
         """Run one of `benchmarks.generator`'s functions in the generator's process; blocks."""
         return self._pool.submit(measure, plan).result(_MEASUREMENT_TIMEOUT_S)
+
+
+def _wait_for_workers(http: str, instances: int) -> None:
+    """Wait for all workers: the server says that it is ready with the first."""
+    deadline_s = time.monotonic() + _WORKERS_TIMEOUT_S
+    while scrape(http).get("backend_workers") != instances:
+        if time.monotonic() > deadline_s:
+            raise ServerFailed(f"the server did not have {instances} workers within {_WORKERS_TIMEOUT_S:.0f} s")
+        time.sleep(0.2)
 
 
 def _command_line(process: psutil.Process) -> list[str]:
