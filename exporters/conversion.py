@@ -35,6 +35,8 @@ OPENERS: Mapping[Framework, str] = {
     Framework.TORCH: "exporters.torch_source:open_source",
     Framework.KERAS: "exporters.keras_source:open_source",
     Framework.TF2: "exporters.tf2_source:open_source",
+    Framework.TF1: "exporters.tf1_source:open_source",
+    Framework.HUGGINGFACE: "exporters.huggingface_source:open_source",
 }
 """Framework -> `module:function` that opens a source of it: (SourceFiles) -> OpenedSource."""
 
@@ -45,6 +47,10 @@ CONVERTERS: Mapping[tuple[Framework, str], str] = {
     (Framework.KERAS, "saved_model"): "exporters.keras2savedmodel:convert",
     (Framework.TF2, "onnx"): "exporters.tf22onnx:convert",
     (Framework.TF2, "saved_model"): "exporters.tf22savedmodel:convert",
+    (Framework.TF1, "onnx"): "exporters.tf12onnx:convert",
+    (Framework.TF1, "saved_model"): "exporters.tf12savedmodel:convert",
+    (Framework.HUGGINGFACE, "onnx"): "exporters.torch2onnx:convert",
+    (Framework.HUGGINGFACE, "torch"): "exporters.torch2pt2:convert",
 }
 """(framework, artifact) -> `module:function` that converts: (SourceFiles, folder, say) -> Conversion."""
 

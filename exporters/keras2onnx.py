@@ -9,9 +9,10 @@ from pathlib import Path
 
 from exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of
 from exporters.keras_source import has_layer_graph, open_source, swapped
-from exporters.keras_standins import MARKER_NODE, Standins
+from exporters.keras_standins import swap
 from exporters.onnx_file import status_of
 from exporters.tensorflow_forms import ONNX_FILE, to_onnx
+from exporters.tensorflow_markers import MARKER_NODE, Markers
 
 
 def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
@@ -19,14 +20,14 @@ def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
     import tf2onnx
 
     source = open_source(files)
-    standins = Standins()
+    markers = Markers()
     if has_layer_graph(source.model):
-        model = swapped(source.model, standins.swap)
+        model = swapped(source.model, lambda layer: swap(layer, markers))
     else:
         model = source.model
-        standins.left.append("a subclassed model: its layers cannot be swapped")
-    say(f"converting; recurrent layers that become fused operators: {len(standins.recurrences)}")
-    recurrent_ops = to_onnx(source.serving(model), source.inputs, folder, {MARKER_NODE: (standins.handle, [])})
+        markers.left.append("a subclassed model: its layers cannot be swapped")
+    say(f"converting; recurrent layers that become fused operators: {len(markers.recurrences)}")
+    recurrent_ops = to_onnx(source.serving(model), source.inputs, folder, {MARKER_NODE: (markers.handle, [])})
     status = status_of(recurrent_ops)
     return Conversion(
         path=ONNX_FILE,
@@ -36,6 +37,6 @@ def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
         method="tf2onnx" if status is Status.EXACT else status.value,
         status=status,
         recurrent_ops=recurrent_ops,
-        notes=tuple(standins.left) if status is Status.LOOP else (),
+        notes=tuple(markers.left) if status is Status.LOOP else (),
         versions={**source.versions, "tf2onnx": str(tf2onnx.__version__)},
     )

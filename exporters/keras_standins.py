@@ -1,8 +1,7 @@
 """Stand-ins that carry a mask's lengths through a Keras model and become ONNX's fused recurrent operators.
 
 In a copy of the model each recurrent layer, bidirectional or not, is swapped for a layer whose call is a
-marker: a Python function's node that TensorFlow's graph keeps and never runs, named with a key. The
-converter's handler turns the marker into the operator.
+marker, which the converter turns into the operator.
 
 Gates, from Keras to ONNX, kernels transposed: SimpleRNN as it is; LSTM i,f,c,o -> i,o,f,c; GRU z,r,h as it
 is, with `linear_before_reset` where the layer has `reset_after`.
@@ -10,7 +9,6 @@ is, with `linear_before_reset` where the layer has `reset_after`.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,16 +23,12 @@ from exporters.recurrence import (
     bidirectional,
     reorder,
 )
+from exporters.tensorflow_markers import Markers, batch_first, mark
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-MARKER_NODE = "PyFunc"
-"""The type of node that a marker is in TensorFlow's graph."""
-
-_MARKER = "lockstep_recurrence_"
-_MASKED = "_masked"
 _ACTIVATIONS = {
     "tanh": TANH,
     "sigmoid": SIGMOID,
@@ -46,59 +40,20 @@ _ACTIVATIONS = {
 """Keras' name -> ONNX's function."""
 
 
-class Standins:
-    """The recurrences of one model, by key: swaps layers, then converts their markers."""
+def swap(layer: keras.Layer, markers: Markers) -> keras.Layer:
+    """Return the stand-in of a recurrent layer, and any other layer as it is."""
+    import keras
 
-    def __init__(self) -> None:
-        self.recurrences: dict[str, Recurrence] = {}
-        self.left: list[str] = []
-        """Why each recurrent layer that was not swapped could not be."""
-
-    def swap(self, layer: keras.Layer) -> keras.Layer:
-        """Return the stand-in of a recurrent layer, and any other layer as it is."""
-        import keras
-
-        if not isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional):
-            return layer
-        try:
-            recurrence = describe(layer)
-        except UnsupportedRecurrence as error:
-            self.left.append(f"{layer.name}: {error}")
-            return layer
-        key = f"{_MARKER}{len(self.recurrences)}"
-        self.recurrences[key] = recurrence
-        return _stand_in(layer, recurrence, key)
-
-    def handle(self, graph: Any, node: Any, name: str, arguments: list[Any]) -> None:
-        """Turn one marker into its operator; called by tf2onnx (graph.Graph, graph.Node)."""
-        found = re.search(rf"({_MARKER}\d+)(?:{_MASKED})?", node.name)
-        if found is None:
-            raise UnsupportedRecurrence(f"a Python function inside the model ({node.name}) has no ONNX form")
-        recurrence = self.recurrences[found.group(1)]
-        x, *more = node.input
-        lengths = more.pop(0) if found.group().endswith(_MASKED) else ""  # "": an input left out
-        initial = more
-        outputs = list(node.output)
-        shapes = [graph.get_shape(output) for output in outputs]
-        dtypes = [graph.get_dtype(output) for output in outputs]
-        weights = [
-            graph.make_const(f"{node.name}/{part}", array).output[0]
-            for part, array in (
-                ("W", recurrence.weights),
-                ("R", recurrence.recurrent_weights),
-                ("B", recurrence.biases),
-            )
-        ]
-        graph.remove_node(node.name)
-        graph.make_node(
-            recurrence.kind.value,
-            [x, *weights, lengths, *initial],
-            attr=recurrence.attributes,
-            outputs=outputs,
-            name=node.name,
-            shapes=shapes,
-            dtypes=dtypes,
-        )
+    if not isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional):
+        return layer
+    try:
+        recurrence = describe(layer)
+    except UnsupportedRecurrence as error:
+        markers.left.append(f"{layer.name}: {error}")
+        return layer
+    key = markers.key()
+    markers.recurrences[key] = recurrence
+    return _stand_in(layer, recurrence, key)
 
 
 def describe(layer: Any) -> Recurrence:
@@ -180,9 +135,17 @@ def _stand_in(layer: Any, recurrence: Recurrence, key: str) -> keras.Layer:
             return layer.compute_mask(inputs, mask)
 
         def call(self, sequences: Any, initial_state: Any = None, mask: Any = None) -> Any:
-            lengths = [] if mask is None else [tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)]
+            lengths = None if mask is None else tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
             x = tf.transpose(tf.cast(sequences, tf.float32), [1, 0, 2])
-            y, *final = _marker(recurrence, key, x, lengths, _initial(recurrence, initial_state))
+            y, *final = mark(
+                key,
+                x,
+                lengths,
+                _initial(recurrence, initial_state),
+                hidden=hidden,
+                directions=recurrence.directions,
+                states=recurrence.states,
+            )
             # y: [length, directions, batch, hidden]; final: [directions, batch, hidden] each
             ends = [state[direction] for direction in range(recurrence.directions) for state in final]
             if layer.return_sequences:
@@ -200,25 +163,6 @@ def _stand_in(layer: Any, recurrence: Recurrence, key: str) -> keras.Layer:
     return StandIn()
 
 
-def _marker(
-    recurrence: Recurrence, key: str, x: tf.Tensor, lengths: list[tf.Tensor], initial: list[tf.Tensor]
-) -> list[tf.Tensor]:
-    import tensorflow as tf
-
-    def never_run(*_: Any) -> Any:
-        raise AssertionError("a stand-in is converted, never run")
-
-    answered = tf.numpy_function(
-        never_run,
-        [x, *lengths, *initial],
-        [tf.float32] * (1 + recurrence.states),
-        name=f"{key}{_MASKED if lengths else ''}",
-    )
-    directions, hidden = recurrence.directions, recurrence.hidden_size
-    y = tf.ensure_shape(answered[0], [None, directions, None, hidden])
-    return [y, *(tf.ensure_shape(state, [directions, None, hidden]) for state in answered[1:])]
-
-
 def _initial(recurrence: Recurrence, given: Any) -> list[tf.Tensor]:
     """Return initial states [directions, batch, hidden] from Keras' list: one direction's, then the other's."""
     import tensorflow as tf
@@ -233,10 +177,7 @@ def _merge(mode: str | None, y: tf.Tensor, outputs: list[tf.Tensor], sequences: 
     import tensorflow as tf
 
     if mode == "concat" and sequences:
-        # [length, 2, batch, hidden] -> [batch, length, 2 * hidden] by one transposition
-        together = tf.transpose(y, [2, 0, 1, 3])
-        shape = tf.shape(together)
-        return tf.ensure_shape(tf.reshape(together, [shape[0], shape[1], 2 * hidden]), [None, None, 2 * hidden])
+        return batch_first(y, hidden)
     forward, backward = outputs
     if mode == "concat":
         return tf.concat([forward, backward], axis=-1)

@@ -96,15 +96,51 @@ def to_onnx(
     """
     import tf2onnx
 
+    return _write(
+        lambda known: tf2onnx.convert.from_function(
+            function, input_signature=function.input_signature, opset=_TF2ONNX_OPSET, custom_op_handlers=known
+        ),
+        inputs,
+        folder,
+        handlers,
+    )
+
+
+def graph_to_onnx(
+    graph: Any,
+    inputs: Sequence[str],
+    folder: Path,
+    handlers: Mapping[str, Handler] | None = None,
+) -> dict[str, int]:
+    """As `to_onnx`, of a frozen GraphDef whose placeholders and output have the artifact's names."""
+    import tf2onnx
+
+    names = [*inputs, LOGITS]
+    return _write(
+        lambda known: tf2onnx.convert.from_graph_def(
+            graph,
+            input_names=[f"{name}:0" for name in inputs],
+            output_names=[f"{LOGITS}:0"],
+            tensors_to_rename={f"{name}:0": name for name in names},
+            opset=_TF2ONNX_OPSET,
+            custom_op_handlers=known,
+        ),
+        inputs,
+        folder,
+        handlers,
+    )
+
+
+def _write(
+    convert: Callable[[dict[str, Handler]], tuple[Any, Any]],
+    inputs: Sequence[str],
+    folder: Path,
+    handlers: Mapping[str, Handler] | None,
+) -> dict[str, int]:
     # It logs what it cannot convert, and goes on: count those as what they are.
     complaints = _Complaints()
     logging.getLogger("tf2onnx").addHandler(complaints)
-    model, external = tf2onnx.convert.from_function(
-        function,
-        input_signature=function.input_signature,
-        opset=_TF2ONNX_OPSET,
-        custom_op_handlers={"Erfc": (_complement_of_erf, []), **(handlers or {})},
-    )
+    model, external = convert({"Erfc": (_complement_of_erf, []), **(handlers or {})})
     if complaints.messages:
         raise ConversionError(f"tf2onnx: {'; '.join(complaints.messages[:3])}")
     if external:

@@ -1,4 +1,7 @@
-"""TensorFlow -> ONNX by tf2onnx: a cell written by hand under `tf.while_loop` becomes a Loop."""
+"""TensorFlow -> ONNX: cells that declare their gates by stand-ins, everything else by tf2onnx.
+
+A loop written by hand that declares nothing becomes a Loop: right, but slower; the notes say why.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,24 @@ from pathlib import Path
 from exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of
 from exporters.onnx_file import status_of
 from exporters.tensorflow_forms import ONNX_FILE, to_onnx
+from exporters.tensorflow_markers import MARKER_NODE
 from exporters.tf2_source import open_source
+from exporters.tf2_standins import Tf2Standins
+
+_UNDECLARED = "a loop is written by hand around a cell that does not declare its gates (see docs/exporting.md)"
 
 
 def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
     """Write `model.onnx` into `folder`; raises `SourceError` or `ConversionError`."""
     import tf2onnx
 
-    source = open_source(files)
-    say("converting")
-    recurrent_ops = to_onnx(source.serving, source.inputs, folder)
+    standins = Tf2Standins()
+    source = open_source(files, standins.install)
+    standins.describe()
+    say(f"converting; cells that become fused operators: {standins.operators}")
+    recurrent_ops = to_onnx(source.serving, source.inputs, folder, {MARKER_NODE: (standins.markers.handle, [])})
     status = status_of(recurrent_ops)
-    notes = ("the cell is written by hand, and no fused operator is known for it",)
+    notes = tuple(standins.markers.left) or (_UNDECLARED,)
     return Conversion(
         path=ONNX_FILE,
         inputs=source.inputs,

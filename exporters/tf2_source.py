@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,14 +63,19 @@ class Tf2Source:
         return answer
 
 
-def open_source(files: SourceFiles) -> Tf2Source:
-    """Build the module and restore its checkpoint; raises `SourceError` naming what is at fault."""
+def open_source(files: SourceFiles, prepare: Callable[[tf.Module], None] | None = None) -> Tf2Source:
+    """Build the module and restore its checkpoint; raises `SourceError` naming what is at fault.
+
+    `prepare` is given the module before its graph is traced.
+    """
     build = build_function(files.build, files.python_path)  # before the import below, which takes seconds
     import tensorflow as tf
 
     module = build()
     if not isinstance(module, tf.Module):
         raise SourceError(f"build {files.build!r} returned a {type(module).__name__}, not a tf.Module")
+    if prepare is not None:
+        prepare(module)
     source = Tf2Source(module, _takes(module), files)  # traces it, so that variables made late exist
     try:
         status = tf.train.Checkpoint(model=module).read(str(files.weights))

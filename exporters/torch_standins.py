@@ -10,13 +10,13 @@ Knows no artifact: `torch_fused` and `torch_packed` make the stand-ins of layers
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exporters import recurrent_loop
+from exporters.rebinding import rebound
 from exporters.recurrence import UnsupportedRecurrence
 
 if TYPE_CHECKING:
@@ -84,18 +84,13 @@ def packing_stands_in() -> Iterator[None]:
     """
     from torch.nn.utils import rnn
 
-    pairs = (
-        (rnn.pack_padded_sequence, _pack_padded_sequence),
-        (rnn.pad_packed_sequence, _pad_packed_sequence),
-        (recurrent_loop.run_cell, _run_cell),
-    )
-    for original, replacement in pairs:
-        _swap_everywhere(original, replacement)
-    try:
+    replacements: dict[Callable[..., Any], Callable[..., Any]] = {
+        rnn.pack_padded_sequence: _pack_padded_sequence,
+        rnn.pad_packed_sequence: _pad_packed_sequence,
+        recurrent_loop.run_cell: _run_cell,
+    }
+    with rebound(replacements):
         yield
-    finally:
-        for original, replacement in pairs:
-            _swap_everywhere(replacement, original)
 
 
 def stand_in_base(module: Any) -> type[Any]:
@@ -178,16 +173,6 @@ def _run_cell(cell: Any, inputs: torch.Tensor, lengths: torch.Tensor) -> tuple[t
     packed, state = cell.loop(Packed(inputs.transpose(0, 1), lengths))
     final = tuple(part[0] for part in state) if isinstance(state, tuple) else state[0]
     return packed.data.transpose(0, 1), final
-
-
-def _swap_everywhere(original: object, replacement: object) -> None:
-    """Rebind every global that is `original`: authors import these functions by name."""
-    for module in list(sys.modules.values()):
-        if module.__name__ == __name__:
-            continue
-        for name, value in list(getattr(module, "__dict__", {}).items()):
-            if value is original:
-                setattr(module, name, replacement)
 
 
 def _pack_padded_sequence(

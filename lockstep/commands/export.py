@@ -134,6 +134,20 @@ def tf2_command(build: str, checkpoint: Path, **options: Any) -> None:
     _export_one("tf2", build=build, weights=checkpoint, **options)
 
 
+@export.command("tf1", epilog=_EXIT_CODES)
+@click.argument("build", metavar="PACKAGE.MODULE:BUILD")
+@click.option("--checkpoint", required=True, type=_FILE, metavar="PREFIX", help="Of tf.compat.v1.train.Saver.")
+@_describing
+@_publishing
+def tf1_command(build: str, checkpoint: Path, **options: Any) -> None:
+    """Export a TensorFlow 1 model.
+
+    BUILD(ids, lengths) adds the model to the default graph and returns [batch, labels]; this imports and runs
+    your own code. ids are int64[batch, length], lengths int64[batch].
+    """
+    _export_one("tf1", build=build, weights=checkpoint, **options)
+
+
 @export.command("folder", epilog=_EXIT_CODES)
 @click.argument("folders", nargs=-1, required=True, type=_FILE, metavar="DIR...")
 @_publishing

@@ -24,6 +24,7 @@ ARTIFACTS = (
     ("tiny-bigru", "saved_model"),
     ("tiny-lstm", "onnx"),
     ("tiny-lstm", "saved_model"),
+    ("tiny-peephole", "saved_model"),
 )
 HAS_GPU = any(Path("/dev").glob("nvidia[0-9]*"))
 BOUND = {"atol": 5e-5, "rtol": 1e-5}

@@ -40,7 +40,13 @@ def test_a_cell_written_by_hand_becomes_a_loop_and_says_so(tiny_exports: Exports
     onnx, saved_model = tiny_exports[1]["tiny-lstm"].artifacts
     assert (onnx.status, onnx.recurrent_ops) == (Status.LOOP, {"Loop": 1})
     assert onnx.reason is not None
-    assert "written by hand" in onnx.reason
+    assert "does not declare its gates" in onnx.reason
+    assert saved_model.status is Status.EXACT
+
+
+def test_tensorflow_1_cells_become_fused_operators(tiny_exports: Exports) -> None:
+    onnx, saved_model = tiny_exports[1]["tiny-peephole"].artifacts
+    assert (onnx.status, onnx.recurrent_ops) == (Status.FUSED, {"GRU": 1, "LSTM": 2})
     assert saved_model.status is Status.EXACT
 
 

@@ -9,6 +9,7 @@ from tests.tiny.texts import LABELS, MAX_TOKENS, write_tokenizer
 
 TORCH = "tests.tiny.torch_sources"
 TENSORFLOW = "tests.tiny.tensorflow_sources"
+TENSORFLOW_1 = "tests.tiny.tf1_sources"
 
 
 def _describe(name: str, framework: Framework, layer: str, weights: str, build: str | None, **more: str) -> Description:
@@ -37,6 +38,7 @@ DESCRIPTIONS = {
         _describe("tiny-stacked-gru", _TORCH, "BiGRU", "weights.pt", f"{TORCH}:stacked_gru", activation="sigmoid"),
         _describe("tiny-unmasked-rnn", _TORCH, "RNN", _SAFE, f"{TORCH}:unmasked_rnn"),
         _describe("tiny-bigru", Framework.KERAS, "BiGRU", "model.keras", None),
+        _describe("tiny-peephole", Framework.TF1, "LSTM, GRU, BiLSTM", "model", f"{TENSORFLOW_1}:peephole"),
         _describe("tiny-lstm", Framework.TF2, "LSTM", "checkpoint", f"{TENSORFLOW}:lstm"),
     )
 }

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from exporters.export import ExportReport, export_model_async
-from tests.tiny.descriptions import DESCRIPTIONS, TENSORFLOW, TORCH
+from tests.tiny.descriptions import DESCRIPTIONS, TENSORFLOW, TENSORFLOW_1, TORCH
 from tests.tiny.texts import write_texts
 
 REPOSITORY = {
     "tiny-bigru": ("onnx", "saved_model"),
     "tiny-lstm": ("onnx", "saved_model"),
+    "tiny-peephole": ("onnx", "saved_model"),
     "tiny-bilstm": ("onnx", "torch"),
     "tiny-transformer": ("onnx", "torch"),
 }
@@ -43,13 +44,13 @@ def tiny_sources(tmp_path_factory: pytest.TempPathFactory) -> TinySources:
     """All tiny sources, written by their frameworks in processes of their own."""
     root = tmp_path_factory.mktemp("tiny-sources")
     writers = []
-    for module in (TORCH, TENSORFLOW):
+    for module in (TORCH, TENSORFLOW, TENSORFLOW_1):
         names = [name for name in DESCRIPTIONS if _module_of(name) == module]
         writers.append(
             subprocess.Popen(
                 [sys.executable, "-m", module, str(root), *names],
                 cwd=_ROOT,
-                env=framework_environment(),
+                env=framework_environment() | ({"TF_USE_LEGACY_KERAS": "1"} if module == TENSORFLOW_1 else {}),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
@@ -93,12 +94,12 @@ def tiny_exports(
 
 @pytest.fixture(scope="session")
 def tiny_repository(tiny_exports: tuple[Path, dict[str, ExportReport]]) -> Path:
-    """A repository of `tiny-bilstm`, `tiny-transformer`, `tiny-bigru` and `tiny-lstm`. Do not change it."""
+    """A repository of the models of `REPOSITORY`. Do not change it."""
     return tiny_exports[0]
 
 
 def _module_of(name: str) -> str:
-    return TORCH if DESCRIPTIONS[name].framework == "torch" else TENSORFLOW
+    return {"torch": TORCH, "tf1": TENSORFLOW_1}.get(DESCRIPTIONS[name].framework, TENSORFLOW)
 
 
 def framework_environment() -> dict[str, str]:

@@ -1,0 +1,50 @@
+"""TensorFlow 1 -> ONNX: loops over known cells by stand-ins, everything else by tf2onnx.
+
+A loop over a cell that has no fused operator stays, and becomes a Loop or Scan: right, but slower; the notes
+say why.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporters.conversion import LOGITS, Conversion, ConversionError, Say, SourceFiles, Status, activation_of
+from exporters.onnx_file import status_of
+from exporters.recurrence import UnsupportedRecurrence
+from exporters.tensorflow_forms import ONNX_FILE, graph_to_onnx
+from exporters.tensorflow_markers import MARKER_NODE
+from exporters.tf1_source import build_graph, prepare
+from exporters.tf1_standins import Tf1Standins
+
+
+def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
+    """Write `model.onnx` into `folder`; raises `SourceError` or `ConversionError`."""
+    build = prepare(files)
+    import tensorflow as tf
+    import tf2onnx
+
+    tf.compat.v1.disable_control_flow_v2()  # a frozen graph of the new control flow has no ONNX form
+    standins = Tf1Standins()
+    with standins.standing_in():
+        source = build_graph(files, build)
+    try:
+        standins.describe(source.session)
+    except UnsupportedRecurrence as error:
+        raise ConversionError(str(error)) from error
+    say(f"converting; recurrent loops that become fused operators: {standins.operators}")
+    frozen = tf.compat.v1.graph_util.convert_variables_to_constants(
+        source.session, source.session.graph.as_graph_def(), [LOGITS]
+    )
+    recurrent_ops = graph_to_onnx(frozen, source.inputs, folder, {MARKER_NODE: (standins.markers.handle, [])})
+    status = status_of(recurrent_ops)
+    return Conversion(
+        path=ONNX_FILE,
+        inputs=source.inputs,
+        output=files.output,
+        activation=activation_of(source.columns, files),
+        method="tf2onnx" if status is Status.EXACT else status.value,
+        status=status,
+        recurrent_ops=recurrent_ops,
+        notes=tuple(standins.markers.left) if status is Status.LOOP else (),
+        versions={**source.versions, "tf2onnx": str(tf2onnx.__version__)},
+    )
