@@ -3,6 +3,7 @@
 `bench-bilstm` is `torch_models.bilstm` with a tokenizer of 12,000 word pieces. `bench-minilm` is the zoo's
 fine-tuned `hf-minilm` where it has been trained and can be exported, else `torch_models.minilm`: the same sizes, random
 weights. `BenchModel.source` says which. Each has a repository of its own, so that a server serves one of them.
+A model is made once: remove its `.txt` from `bench/models` in the cache to have it exported again.
 """
 
 from __future__ import annotations
@@ -69,10 +70,14 @@ def prepare(name: BenchName, cache: Path, say: Callable[[str], None] = lambda _:
     corpus = fetch(cache / "corpus")
     folder, repository = cache / "bench" / "sources" / name, cache / "bench" / "models" / name
     description, place, source = _source(name, corpus, cache, folder)
+    stamp = repository.with_suffix(".txt")
+    if stamp.is_file() and stamp.read_text() == source:
+        return BenchModel(name, source, repository)
     report = _export(description, place, _held_out(corpus, cache), repository, say)
     if report.version is None:
         reasons = "; ".join(f"{refused.artifact}: {refused.reason}" for refused in report.refused)
         raise ModelNotMade(f"{name} was refused: {reasons}")
+    stamp.write_text(source)
     return BenchModel(name, source, repository)
 
 
