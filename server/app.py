@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from server.config import ServerConfig
+from server.config import BackendConfig, ModelConfig, ServerConfig
 from server.core.artifact import Budget
 from server.core.errors import LockstepError
 from server.core.observer import Observers
@@ -31,6 +32,7 @@ from server.scheduling.batcher import Batcher, BatcherSpec
 from server.scheduling.cost_store import CostStore, hardware
 from server.scheduling.policies import POLICIES
 from server.scheduling.policy import Limits
+from server.scheduling.slots import WorkerSlots
 from server.text.encoder import TextEncoder
 from server.web import application
 
@@ -51,7 +53,7 @@ class App:
         self.config = config
         self.grpc_port = 0
         self.http_port = 0
-        self.device = _device(config.device)
+        self.device = resolve_device(config.device)
         try:
             catalog = scan(config.repository)
         except OSError as error:
@@ -62,9 +64,12 @@ class App:
         self._adapters = adapters
         self._costs = CostStore(config.state)
         self._hardware = hardware()
+        self._slots = WorkerSlots(config.max_workers)
         self._health = health.HealthServicer()
         self._health_updates: asyncio.Task[None] | None = None
         self._readiness_changed = asyncio.Event()
+        if unknown := sorted(set(config.models) - set(catalog.models) - set(catalog.refused)):
+            raise ConfigurationError(f"the configuration names models that are not there: {', '.join(unknown)}")
         models, refused = {}, dict(catalog.refused)
         for name, published in catalog.models.items():
             try:
@@ -78,7 +83,7 @@ class App:
             raise ConfigurationError(f"nothing to serve in {config.repository}: {reason}")
         limits = RequestLimits(config.max_call_rows, config.max_text_bytes)
         self.gateway = Gateway(models, refused, limits, self._observer)
-        self.metrics.expose(self.gateway, config.threads)
+        self.metrics.expose(self.gateway)
 
     async def start(self) -> None:
         """Bind both ports and start the preferred workers. Raises `ConfigurationError` where a port cannot be bound."""
@@ -140,58 +145,84 @@ class App:
         await self._web.cleanup()
 
     def _serve(self, published: PublishedModel) -> ServedModel:
-        config, manifest = self.config, published.manifest
+        """Build a model's queue and backends; raises `ConfigurationError`, `ValueError` where it cannot be served."""
+        manifest = published.manifest
+        model = self.config.models.get(manifest.name, ModelConfig())
         limits = Limits(
-            max_rows=config.max_batch_rows,
-            max_padded_tokens=config.max_padded_tokens,
-            budget_tokens=config.budget_tokens,
-            max_wait_ns=config.max_wait_ms * 1_000_000,
-            order=config.order,
+            max_rows=model.max_batch_rows or self.config.max_batch_rows,
+            max_padded_tokens=model.max_padded_tokens or self.config.max_padded_tokens,
+            budget_tokens=model.budget_tokens or self.config.budget_tokens,
+            max_wait_ns=(model.max_wait_ms or self.config.max_wait_ms) * 1_000_000,
+            order=model.order or self.config.order,
         )
+        known = {backend_name(artifact): artifact for artifact in manifest.artifacts}
+        for name in model.backends:
+            if name not in known:
+                raise ConfigurationError(f"the configuration names backend {name}, there are {', '.join(known)}")
+        backends = [
+            self._backend(published, artifact, limits, section)
+            for name, artifact in known.items()
+            if (section := model.backends.get(name, BackendConfig())).enabled
+        ]
+        if model.preferred is not None and model.preferred not in [one.name for one in backends if one.takes_free_rows]:
+            raise ConfigurationError(f"the configuration prefers {model.preferred}, which does not take free rows here")
         spec = BatcherSpec(
             model=manifest.name,
             version=manifest.version,
-            backends=[self._backend(published, artifact) for artifact in manifest.artifacts],
-            policy=POLICIES[config.policy],
-            limits=limits,
+            backends=backends,
+            policy=POLICIES[model.policy or self.config.policy],
             pad_id=manifest.pad_id,
-            max_queue_rows=config.max_queue_rows,
-            start_all=config.start == "all",
+            max_queue_rows=model.max_queue_rows or self.config.max_queue_rows,
+            start_all=(model.start or self.config.start) == "all",
+            spread=model.spread,
+            preferred=model.preferred,
+            idle_stop_s=self.config.idle_stop_s,
         )
         return ServedModel(
             published,
             TextEncoder.from_file(published.tokenizer, manifest.max_tokens),
-            Batcher(spec, self._costs, self._observer, readiness_changed=self._readiness_may_have_changed),
+            Batcher(
+                spec,
+                self._costs,
+                self._slots,
+                self._observer,
+                readiness_changed=self._readiness_may_have_changed,
+            ),
             tuple(manifest.labels),
         )
 
-    def _backend(self, published: PublishedModel, artifact: Artifact) -> BackendSpec:
-        variant = artifact.kind.partition("-")[2]
-        name = "-".join(filter(None, [artifact.runtime, variant, self.device.partition(":")[0].replace("cpu", "")]))
+    def _backend(
+        self, published: PublishedModel, artifact: Artifact, limits: Limits, section: BackendConfig
+    ) -> BackendSpec:
         if artifact.runtime not in self._adapters:
-            raise ConfigurationError(f"{published.manifest.name}: no runtime {artifact.runtime!r} in this server")
+            raise ConfigurationError(f"this server has no runtime {artifact.runtime}")
+        device = resolve_device(section.device) if section.device else self.device
+        threads = section.threads or self.config.threads
+        launch = Launch(
+            adapter=self._adapters[artifact.runtime],
+            artifact=published.spec(artifact),
+            budget=Budget(threads, device),
+            python=section.python or sys.executable,
+        )
         return BackendSpec(
-            name=name,
-            launch=Launch(
-                adapter=self._adapters[artifact.runtime],
-                artifact=published.spec(artifact),
-                budget=Budget(self.config.threads, self.device),
-            ),
-            takes_free_rows=not variant,
+            name=backend_name(artifact) + ("" if device == "cpu" else "-" + device.partition(":")[0]),
+            launch=launch,
+            takes_free_rows="-" not in artifact.kind,
             cpu_ms=artifact.parity.cpu_ms_b32_t64 or float("inf"),
             circumstances={
                 "artifact": " ".join(sorted(artifact.files.values())),
-                "adapter": self._adapters[artifact.runtime],
+                "adapter": launch.adapter,
                 "hardware": self._hardware,
-                "threads": str(self.config.threads),
-                "device": self.device,
-                "limits": f"{self.config.max_batch_rows} {self.config.max_padded_tokens}",
+                "threads": str(threads),
+                "device": device,
+                "limits": f"{limits.max_rows} {limits.max_padded_tokens}",
             },
             vocabulary=published.manifest.vocabulary,
             max_tokens=published.manifest.max_tokens,
             measure_s=self.config.measure_s,
             probabilities=probabilities(artifact.output, artifact.activation),
-            instances=self.config.instances,
+            limits=limits,
+            instances=section.instances or self.config.instances,
         )
 
     def _readiness_may_have_changed(self) -> None:
@@ -209,7 +240,12 @@ class App:
             await self._readiness_changed.wait()
 
 
-def _device(wanted: str) -> str:
+def backend_name(artifact: Artifact) -> str:
+    """Return `<runtime>[-<variant>]`."""
+    return "-".join(filter(None, [artifact.runtime, artifact.kind.partition("-")[2]]))
+
+
+def resolve_device(wanted: str) -> str:
     """Return `cpu` or `cuda:N`. Raises `ConfigurationError` where the GPU that is asked for is not there."""
     present = sorted(Path("/dev").glob("nvidia[0-9]*"))
     if wanted == "auto":

@@ -1,22 +1,67 @@
-"""What can be set, with the defaults and the words of `lockstep serve --help`. Owns no behaviour."""
+"""What can be set, with the defaults and the words of `lockstep serve --help`. Owns no behaviour.
+
+One file (TOML) may set all of it: the keys are the flags, with underscores; flags win over the file. What the
+defaults do not fit for one model or one backend goes into tables of its own:
+
+    policy = "least_cost"
+
+    [models.hf-minilm]
+    max_wait_ms = 800
+
+    [models.hf-minilm.backends.tensorflow]
+    device = "cuda:0"
+    python = "/opt/tensorflow-cuda12/bin/python"
+"""
 
 from __future__ import annotations
 
 import os
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.scheduling.policy import Order
 
 PolicyName = Literal["least_cost", "token_budget", "first_come", "none"]
+Count = Annotated[int, Field(ge=1)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")]
 
 
-class ServerConfig(BaseModel):
-    """The whole configuration of a server. Each field is a flag of `lockstep serve`, and a key of its file."""
-
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BackendConfig(_Section):
+    """`[models.<model>.backends.<runtime>[-<variant>]]`: what differs for one backend; None: as for the model."""
+
+    enabled: bool = True
+    threads: Count | None = None
+    instances: Count | None = None
+    device: Device | None = None
+    python: str | None = None  # interpreter of the workers, with the runtime and numpy; None: the server's own
+
+
+class ModelConfig(_Section):
+    """`[models.<model>]`: what differs for one model; None: as for the server."""
+
+    policy: PolicyName | None = None
+    order: Order | None = None
+    max_wait_ms: Count | None = None
+    budget_tokens: Count | None = None
+    max_batch_rows: Count | None = None
+    max_padded_tokens: Count | None = None
+    max_queue_rows: Count | None = None
+    start: Literal["preferred", "all"] | None = None
+    preferred: str | None = None  # the backend that free rows go to; None: the cheapest, by measurement
+    spread: bool = False  # free rows go to every backend at once: their devices are separate
+    backends: dict[str, BackendConfig] = Field(default_factory=dict)
+
+
+class ServerConfig(_Section):
+    """The whole configuration of a server. Each field but `models` is a flag of `lockstep serve` too."""
 
     repository: Annotated[Path, Field(description="Folder of published models.")] = Path("models")
     state: Annotated[Path, Field(description="Folder of the server's own, for measured costs.")] = Path(".state")
@@ -38,15 +83,19 @@ class ServerConfig(BaseModel):
     ] = 4.0
 
     threads: Annotated[int, Field(ge=1, description="Threads of computation of each worker.")] = 1
-    instances: Annotated[int, Field(ge=1, description="Workers of each backend; by default one a core.")] = (
-        os.cpu_count() or 1
-    )
-    device: Annotated[
-        str, Field(pattern=r"^(auto|cpu|cuda:\d+)$", description="Where workers execute: auto, cpu or cuda:N.")
-    ] = "cpu"
+    instances: Annotated[
+        int, Field(ge=1, description="Workers of each backend at most; by default as many as cores.")
+    ] = os.cpu_count() or 1
+    max_workers: Annotated[
+        int, Field(ge=1, description="Workers of all models together; idle ones make room for those that are needed.")
+    ] = 64
+    idle_stop_s: Annotated[
+        float, Field(gt=0, description="Seconds of idleness after which a worker that is not the preferred one stops.")
+    ] = 300.0
+    device: Annotated[Device, Field(description="Where workers execute: auto, cpu or cuda:N.")] = "cpu"
     start: Annotated[
         Literal["preferred", "all"],
-        Field(description="Backends to start at once; the others start when a row needs them."),
+        Field(description="Workers to start at once; the others start when rows need them."),
     ] = "preferred"
 
     max_queue_rows: Annotated[int, Field(ge=1, description="Rows that may wait, for each model.")] = 4_096
@@ -59,3 +108,14 @@ class ServerConfig(BaseModel):
     drain_s: Annotated[
         float, Field(ge=0, description="Seconds that accepted calls have to finish after SIGTERM or Ctrl-C.")
     ] = 30.0
+
+    models: dict[str, ModelConfig] = Field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path | None, flags: Mapping[str, Any]) -> ServerConfig:
+        """Read a file, if there is one, and flags over it.
+
+        Raises `OSError`, `tomllib.TOMLDecodeError`, `pydantic.ValidationError`.
+        """
+        document = tomllib.loads(file.read_text(encoding="utf-8")) if file is not None else {}
+        return cls.model_validate({**document, **flags})

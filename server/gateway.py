@@ -19,7 +19,8 @@ from server.core.timing import now_ns
 from server.repository.catalog import PublishedModel, Refused
 from server.repository.manifest import Manifest
 from server.scheduling.backend import Backend
-from server.scheduling.batcher import Batcher, Call
+from server.scheduling.batcher import Batcher
+from server.scheduling.calls import Call
 from server.text.encoder import TextEncoder
 
 _TOKENIZE_OFF_LOOP_CHARACTERS = 16_384

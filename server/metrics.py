@@ -136,9 +136,9 @@ class Metrics:
         """Take note of a call that failed as a whole."""
         self._count("calls", (model, backend or "", kind))
 
-    def expose(self, gateway: Gateway, threads: int) -> None:
+    def expose(self, gateway: Gateway) -> None:
         """Expose the counts, and the state of the gateway at the moment of a scrape."""
-        self.registry.register(_Collector(lambda: [*self._families(), *_state(gateway, threads)]))
+        self.registry.register(_Collector(lambda: [*self._families(), *_state(gateway)]))
 
     def _count(self, name: str, key: tuple[str, ...], by: float = 1) -> None:
         self._counters[name][key] += by
@@ -194,7 +194,7 @@ class _Collector(Collector):
         return self._families()
 
 
-def _state(gateway: Gateway, threads: int) -> Iterator[Metric]:
+def _state(gateway: Gateway) -> Iterator[Metric]:
     """Read the gauges off the gateway and its workers' processes."""
     labels = ["model", "backend"]
     queue = GaugeMetricFamily("lockstep_queue_rows", "Rows that wait", labels=["model"])
@@ -210,7 +210,7 @@ def _state(gateway: Gateway, threads: int) -> Iterator[Metric]:
             key = [name, backend.name]
             ready.add_metric(key, float(backend.ready))
             workers.add_metric(key, len(backend.workers))
-            budget.add_metric(key, threads)
+            budget.add_metric(key, backend.spec.launch.budget.threads)
             restarts.add_metric(key, backend.restarts)
             cpu_s, resident_bytes = _process_figures([worker.pid for worker in backend.workers])
             cpu.add_metric(key, cpu_s)

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import signal
 import sys
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command an option for each field of the configuration."""
     for name, field in reversed(ServerConfig.model_fields.items()):
+        if field.description is None:
+            continue  # a table of the file
         flag = f"--{name.replace('_', '-')}"
         shown = field.get_default()
         command = click.option(flag, type=_type(field), default=None, help=f"{field.description}  [default: {shown}]")(
@@ -35,8 +39,13 @@ def _type(field: FieldInfo) -> Any:
 
 
 @click.command()
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file: the keys are these flags, with underscores; tables for models and backends. Flags win over it.",
+)
 @_options
-def serve(**flags: Any) -> None:
+def serve(config: Path | None, **flags: Any) -> None:
     """Serve the models of a repository over gRPC, until SIGTERM or Ctrl-C; then drain.
 
     A second signal stops at once. Exit codes: 0 stopped, 2 cannot be started as configured.
@@ -48,12 +57,15 @@ def serve(**flags: Any) -> None:
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        config = ServerConfig(**{name: value for name, value in flags.items() if value is not None})
-        uvloop.run(_serve(config))
+        given = {name: value for name, value in flags.items() if value is not None}
+        uvloop.run(_serve(ServerConfig.read(config, given)))
     except ValidationError as error:
         first = error.errors()[0]
-        flag = str(first["loc"][0]).replace("_", "-")
-        raise click.UsageError(f"--{flag} {first['input']}: {first['msg']}") from error
+        name = ".".join(str(part) for part in first["loc"])
+        what = f"--{name.replace('_', '-')}" if name in given else f"{config}: {name}"
+        raise click.UsageError(f"{what} {first['input']!r}: {first['msg']}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise click.UsageError(f"{config}: {error}") from error
     except ConfigurationError as error:
         raise click.UsageError(error.message) from error
 

@@ -46,8 +46,10 @@ class Parity(Strict):
     max_abs_diff: float  # largest |artifact - source| over all outputs
     padding_invariance: float  # largest |row in a batch - row alone|
     label_agreement: float  # share of rows with the source's label, 0..1
-    atol: float  # the bound: |difference| <= atol + rtol * |source|
-    rtol: float
+    atol: float | None  # the bound: |difference| <= atol + rtol * |source|; None: of a variant, see the next two
+    rtol: float | None
+    min_label_agreement: float | None = None  # the bounds of a variant, which answers about as its source
+    max_accuracy_points: float | None = None  # percentage points of accuracy lost or won
     masks_beyond_end: bool  # random ids beyond each row's end changed nothing (False: mask is derived from ids)
     accuracy: float | None = None  # on labelled held-out rows; None where the rows had no labels
     source_accuracy: float | None = None
@@ -75,7 +77,7 @@ class Artifact(Strict):
 class Source(Strict):
     """Where the model came from."""
 
-    framework: Literal["torch", "keras", "tf2", "tf1", "huggingface"]
+    framework: Literal["torch", "keras", "tf2", "tf1", "huggingface", "saved_model", "onnx"]
     layer: str
     sha256: Sha256  # over the source's files, so that an unchanged source need not be exported again
     versions: dict[str, str]  # package -> version, of the export

@@ -6,9 +6,10 @@ Starts workers and measures them; decides neither when they start nor what they 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -21,6 +22,8 @@ from server.scheduling.cost_store import CostStore
 from server.scheduling.policy import Limits
 from server.scheduling.warmup import cost_ns, measure
 
+_log = logging.getLogger("lockstep.backend")
+_OUT_OF_MEMORY = ("out of memory", "bad_alloc", "memoryerror", "failed to allocate", "resource exhausted", "oom when")
 _REFRESH_EVERY = 256
 """Batches between two tables for the policy: making one takes milliseconds."""
 _SLOWDOWN_RATE = 0.05
@@ -51,20 +54,19 @@ class BackendSpec:
     max_tokens: int
     measure_s: float  # at a first start in new circumstances; a restart finds the costs in the state folder
     probabilities: Callable[[NDArray[np.float32]], NDArray[np.float32]]  # outputs[batch, labels] -> the same shape
+    limits: Limits
     instances: int = 1
 
 
 class Backend:
     """One backend of a model: its workers' states, the reason where it is not ready, its costs."""
 
-    def __init__(
-        self, index: int, spec: BackendSpec, limits: Limits, store: CostStore, changed: Callable[[], None]
-    ) -> None:
+    def __init__(self, index: int, spec: BackendSpec, store: CostStore, changed: Callable[[], None]) -> None:
         self.index = index
         self.spec = spec
-        self.cost = CostModel(limits.max_rows, spec.max_tokens)
+        self.limits = spec.limits  # narrower than the configured ones where the device ran out of memory
+        self.cost = CostModel(spec.limits.max_rows, spec.max_tokens)
         self.slowdown = 1.0  # elapsed time / cost, of late
-        self._limits = limits
         self._store = store
         self._measuring = asyncio.Lock()
         self._on_gpu = spec.launch.budget.device != "cpu"
@@ -72,6 +74,7 @@ class Backend:
         self.start_failed = False  # the last start failed: rows that need this backend cannot wait for it
         self.restarts = 0
         self.workers: set[WorkerProcess] = set()
+        self.idle_workers: set[WorkerProcess] = set()  # of them, those that wait for rows
         self._changed = changed
         self._circumstances: Mapping[str, str] | None = None
         self._unlearned = 0
@@ -110,6 +113,11 @@ class Backend:
     def down(self) -> bool:
         """Whether it failed since it was last ready."""
         return self._down and not self.workers
+
+    @property
+    def starting(self) -> bool:
+        """Whether a worker is being started."""
+        return self._starting > 0
 
     async def start_worker(self) -> WorkerProcess:
         """Start one worker and count it as ready; raises `BackendUnavailable` with the reason."""
@@ -167,7 +175,7 @@ class Backend:
                 worker,
                 vocabulary=self.spec.vocabulary,
                 max_tokens=self.spec.max_tokens,
-                limits=self._limits,
+                limits=self.limits,
                 budget_s=self.spec.measure_s,
             )
             self.cost.fit(measurements)
@@ -175,18 +183,29 @@ class Backend:
 
     def worker_died(self, worker: WorkerProcess, reason: str) -> None:
         """Count a worker as gone."""
-        self.workers.discard(worker)
+        self._discard(worker)
         self._failed(reason)
 
     def worker_stopped(self, worker: WorkerProcess) -> None:
         """Count a worker as stopped on purpose."""
-        self.workers.discard(worker)
+        self._discard(worker)
         self._changed()
 
     def backoff_s(self) -> float:
         """Return the pause before the next start, s: doubling from 0.2 to 30, with a tenth of jitter."""
         pause: float = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2.0 ** max(0, self._failures - 1))
         return pause * random.uniform(0.9, 1.1)
+
+    def refused(self, error: BatchFailed, rows: int, length: int) -> None:
+        """Take no such batch again where it was refused for want of memory: halve the padded-token limit."""
+        if rows > 1 and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+            narrower = max(length, min(rows * length, self.limits.max_padded_tokens) // 2)
+            _log.warning("%s: out of memory; batches are limited to %d padded tokens", self.name, narrower)
+            self.limits = replace(self.limits, max_padded_tokens=narrower)
+
+    def _discard(self, worker: WorkerProcess) -> None:
+        self.workers.discard(worker)
+        self.idle_workers.discard(worker)
 
     def _failed(self, reason: str) -> None:
         self._down = True

@@ -1,26 +1,30 @@
 """One queue per model, and the loops that feed its workers from it.
 
-Owns the waiting rows, admission to the queue, eviction of expired and abandoned rows, routing between
-backends, and what becomes of rows whose worker died. The policy decides which rows go together; the
-worker executes them. Knows no text, no wire and no framework.
+Owns routing between backends, when workers start and stop, and what becomes of rows whose batch failed. The
+backlog holds the waiting rows, the policy decides which go together, the worker executes them. Knows no text,
+no wire and no framework.
 
 Routing: a pinned row waits for its backend. A free row goes to the preferred backend (the cheapest, by
-measurement, of those that passed the float32 gate); the others take free rows only while it is not ready.
+measurement, of those that passed the float32 gate); the others take free rows only while it is not ready, or
+where the configuration says `spread`, because their devices are separate.
+
+Workers: the preferred backend has one at once. Others, and more of the same, start when rows wait for them, and
+stop when they have been idle.
 
 A batch whose worker died, or that the runtime refused, may hold one row that is to blame. Its rows become
-suspects: each is executed alone, on the same backend, so that the guilty row fails alone and no other. A worker
-can also die of something else at that moment, so a row is only found guilty after several deaths.
+suspects: each is executed alone, on the same backend, by a worker that is kept for suspects, so that the guilty
+row fails alone and delays no other. A worker can also die of something else at that moment, so a row is only
+found guilty after several deaths.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from server.core.errors import (
     BackendNotFound,
@@ -29,24 +33,29 @@ from server.core.errors import (
     DeadlineExceeded,
     LockstepError,
     ModelNotReady,
-    Overloaded,
     RowFailed,
 )
-from server.core.messages import Answer, BatchFacts, Encoding, Outcome
+from server.core.messages import Answer, BatchFacts, Encoding
 from server.core.observer import Observer
 from server.core.timing import BatchTimes, now_ns
 from server.runtimes.worker_process import BatchFailed, WorkerProcess
 from server.scheduling.backend import Backend, BackendSpec
+from server.scheduling.backlog import EXPIRED, Backlog
+from server.scheduling.calls import Call, Row
 from server.scheduling.cost_store import CostStore
-from server.scheduling.policy import Dispatch, Limits, Policy, WorkerView
-from server.scheduling.waiting import FREE, NO_DEADLINE_NS, Indices, WaitingRows
+from server.scheduling.policy import Dispatch, Policy, WorkerView
+from server.scheduling.slots import Tenant, WorkerSlots
+from server.scheduling.waiting import FREE
+from server.scheduling.wakeup import Wakeup
 from server.text.padding import pad
 
-_OVERLOAD_RETRY_S = 0.1
-_DEATHS_ALONE = 3
-"""Workers that may die while a suspect is alone in them before it is found guilty. One death proves little: the
-worker may have been killed from outside. Each costs a restart, in which free rows go to other backends."""
-_EXPIRED = "the deadline passed while the row waited for a worker"
+_log = logging.getLogger("lockstep.batcher")
+
+_TRIES_ALONE = 3
+"""Executions by itself whose worker died that find a row guilty. One death proves little: the worker may have been
+killed from outside."""
+
+_QUARANTINE_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,43 +66,12 @@ class BatcherSpec:
     version: int
     backends: Sequence[BackendSpec]
     policy: Policy
-    limits: Limits
     pad_id: int
     max_queue_rows: int
-    start_all: bool = False  # start every backend at once, not only the preferred one
-
-
-class Call:
-    """Rows that were admitted together. `done` is set when each has its outcome."""
-
-    def __init__(self, rows: int) -> None:
-        self.outcomes: list[Outcome | None] = [None] * rows
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pending = rows
-        if not rows:
-            self.done.set_result(None)
-
-    def resolve(self, index: int, outcome: Outcome) -> None:
-        """Give a row its outcome."""
-        self.outcomes[index] = outcome
-        self._pending -= 1
-        if not self._pending and not self.done.done():
-            self.done.set_result(None)
-
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """A row in the queue or in a worker."""
-
-    call: Call
-    index: int  # within the call
-    encoding: Encoding
-    arrival_ns: int
-    deadline_ns: int
-    pinned_to: str | None
-    suspect: bool = False
-    deaths_alone: int = 0
-    abandoned: bool = False
+    start_all: bool = False  # start every worker at once
+    spread: bool = False  # free rows go to every backend: their devices are separate
+    preferred: str | None = None  # by configuration; None: by measured cost
+    idle_stop_s: float = 300.0  # workers that are not the preferred backend's first stop when idle so long
 
 
 class Batcher:
@@ -103,6 +81,7 @@ class Batcher:
         self,
         spec: BatcherSpec,
         store: CostStore,
+        slots: WorkerSlots,
         observer: Observer,
         *,
         readiness_changed: Callable[[], None] = lambda: None,
@@ -110,22 +89,21 @@ class Batcher:
     ) -> None:
         self.spec = spec
         self.backends = [
-            Backend(index, backend, spec.limits, store, self._backend_changed)
-            for index, backend in enumerate(spec.backends)
+            Backend(index, backend, store, self._backend_changed) for index, backend in enumerate(spec.backends)
         ]
         self._by_name = {backend.name: backend for backend in self.backends}
         self._preference = self._by_preference()
+        self._slots = slots
         self._observer = observer
         self._readiness_changed = readiness_changed
         self._clock_ns = clock_ns
-        self._waiting: WaitingRows[Row] = WaitingRows()
+        self._backlog = Backlog(spec.model, spec.max_queue_rows, self._fail, clock_ns)
         self._suspects: dict[str, deque[Row]] = {name: deque() for name in self._by_name}
-        self._waiters: list[asyncio.Future[None]] = []
+        self._quarantines: dict[str, asyncio.Task[None]] = {}
+        self._starting = Wakeup()  # wakes loops that have no worker
+        self._idle = [Wakeup() for _ in self.backends]  # wakes the idle workers of each backend
+        self._idle_clock: asyncio.Task[None] | None = None
         self._held = False
-        self._draining = False
-        self._executing = 0
-        self._expiry: asyncio.TimerHandle | None = None
-        self._expiry_ns = NO_DEADLINE_NS
         self._loops: list[asyncio.Task[None]] = []
 
     # ---- admission -------------------------------------------------------------------------------
@@ -144,33 +122,20 @@ class Batcher:
         Raises `BackendNotFound`, `BackendUnavailable` or `ModelNotReady` where nothing can execute them,
         `Overloaded` where they do not fit into the queue; then none was admitted.
         """
-        pin = self._pin(backend)
-        if len(self._waiting) + len(encodings) > self.spec.max_queue_rows:
-            raise Overloaded(
-                f"the queue of {self.spec.model} holds {len(self._waiting)} of at most {self.spec.max_queue_rows} rows "
-                f"and {len(encodings)} more do not fit: retry later",
-                retry_after_s=_OVERLOAD_RETRY_S,
-            )
-        call = Call(len(encodings))
-        deadline = NO_DEADLINE_NS if deadline_ns is None else deadline_ns
-        for index, encoding in enumerate(encodings):
-            self._waiting.add(
-                Row(call, index, encoding, arrival_ns, deadline, backend),
-                length=len(encoding.ids),
-                arrival_ns=arrival_ns,
-                deadline_ns=deadline,
-                priority=priority,
-                pin=pin,
-            )
-        self._expire_by(deadline)
-        self._notify()
+        call = self._backlog.admit(
+            encodings,
+            arrival_ns=arrival_ns,
+            deadline_ns=deadline_ns,
+            priority=priority,
+            pin=self._pin(backend),
+            pinned_to=backend,
+        )
+        self._rows_arrived(self._by_name[backend] if backend else self.preferred)
         return call
 
     def abandon(self, call: Call) -> None:
         """Forget a call whose client has gone: its waiting rows leave the queue at once."""
-        mine = [i for i, row in enumerate(self._waiting.entries()) if row.call is call]
-        for row in self._waiting.remove(np.array(mine, dtype=np.intp)) if mine else ():
-            self._fail(row, Cancelled("the caller has gone"))
+        self._backlog.withdraw(call)
         for suspects in self._suspects.values():
             for row in suspects:
                 row.abandoned = row.abandoned or row.call is call
@@ -191,7 +156,7 @@ class Batcher:
     @property
     def queued_rows(self) -> int:
         """Rows that wait."""
-        return len(self._waiting)
+        return len(self._backlog)
 
     @property
     def ready(self) -> bool:
@@ -220,84 +185,95 @@ class Batcher:
         self._held = False
         self._notify()
 
-    async def drained(self) -> None:
-        """Wait until no row waits or executes."""
-        self._draining = True
-        while len(self._waiting) or self._executing or any(self._suspects.values()):
-            await self._next_change()
-
     # ---- the loops -------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start feeding the workers."""
         for backend in self.backends:
-            for _ in range(backend.spec.instances):
-                self._loops.append(asyncio.create_task(self._run(backend), name=f"{self.spec.model}@{backend.name}"))
+            for number in range(backend.spec.instances):
+                name = f"{self.spec.model}@{backend.name}/{number}"
+                loop = asyncio.create_task(self._run(backend, number), name=name)
+                loop.add_done_callback(self._loop_ended)
+                self._loops.append(loop)
+
+        self._idle_clock = asyncio.create_task(self._tell_the_time())
 
     async def stop(self) -> None:
         """Stop the workers at once; rows that still wait fail as `ModelNotReady`."""
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
-        if self._expiry is not None:
-            self._expiry.cancel()
+        tasks = [*self._loops, *self._quarantines.values()]
+        if self._idle_clock is not None:
+            tasks.append(self._idle_clock)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._backlog.close()
         stopped = ModelNotReady(f"{self.spec.model} is being stopped: retry")
-        self._fail_waiting(lambda row: True, stopped)
+        self._backlog.fail_where(lambda row: True, stopped)
         for backend in self.backends:
             self._fail_suspects(backend, stopped)
             backend.keep_costs()
 
-    async def _run(self, backend: Backend) -> None:
+    async def _run(self, backend: Backend, number: int) -> None:
         """Keep one worker of a backend alive for as long as rows may need it."""
         while True:
-            while not self._wanted(backend):
-                await self._next_change()
+            while not (self._needed(backend) or (self._standing_by(backend, number) and self._slots.free)):
+                await self._starting.wait()
+            tenant = Tenant(self._idle[backend.index].notify)
+            await self._slots.enter(tenant)
             try:
-                worker = await backend.start_worker()
+                await self._run_worker(backend, number, tenant)
             except BackendUnavailable as error:
-                self._start_failed(backend, error)
-                await asyncio.sleep(backend.backoff_s())
-                continue
-            watcher = asyncio.create_task(self._notify_of_death(worker))
-            try:
-                await self._feed(backend, worker)
-            except BackendUnavailable as error:
-                backend.worker_died(worker, str(error))
+                if backend.start_failed:
+                    self._start_failed(backend, error)
                 await asyncio.sleep(backend.backoff_s())
             finally:
-                backend.worker_stopped(worker)
-                watcher.cancel()
-                await worker.stop()
+                self._slots.exit(tenant)
 
-    async def _feed(self, backend: Backend, worker: WorkerProcess) -> None:
-        """Feed a worker until it dies, which raises `BackendUnavailable`."""
-        while True:
-            rows = await self._next_batch(backend, worker)
-            self._executing += 1
-            try:
+    async def _run_worker(self, backend: Backend, number: int, tenant: Tenant) -> None:
+        """Start a worker and feed it until it has been idle; raises `BackendUnavailable` where it dies."""
+        worker = await backend.start_worker()
+        watcher = asyncio.create_task(self._notify_of_death(backend, worker))
+        try:
+            while rows := await self._next_batch(backend, number, worker, tenant):
                 await self._execute(backend, worker, rows)
-            finally:
-                self._executing -= 1
-                if self._draining:
-                    self._notify()
+        except BackendUnavailable as error:
+            backend.worker_died(worker, str(error))
+            raise
+        finally:
+            backend.worker_stopped(worker)
+            watcher.cancel()
+            await worker.stop()
 
-    async def _next_batch(self, backend: Backend, worker: WorkerProcess) -> list[Row]:
-        """Wait for rows that the policy gives this worker."""
+    async def _next_batch(
+        self, backend: Backend, number: int, worker: WorkerProcess, tenant: Tenant
+    ) -> list[Row] | None:
+        """Wait for rows that the policy gives this worker; None where it should stop."""
+        idle_from_ns = self._clock_ns()
         while True:
             if worker.exited.is_set():
                 raise BackendUnavailable("the worker ended while it was idle")
-            self._evict_expired()
-            if not self._held:
-                if suspect := self._next_suspect(backend):
-                    return [suspect]
-                view = self._waiting.view()
+            if not self._held and len(self._backlog):
+                view = self._view(backend)
+                self._backlog.evict(view.cost_ns, view.slowdown)
                 others = [self._view(other) for other in self.backends if other is not backend]
-                plan = self.spec.policy(view, self._clock_ns(), self._view(backend), others, self.spec.limits)
+                plan = self.spec.policy(self._backlog.view(), self._clock_ns(), view, others, backend.limits)
                 if isinstance(plan, Dispatch):
-                    return self._waiting.remove(plan.rows)
-            await self._next_change()
+                    tenant.idle_since_ns = None
+                    backend.idle_workers.discard(worker)
+                    return self._backlog.take(plan.rows)
+            if tenant.asked:
+                return None
+            if tenant.idle_since_ns is None:
+                tenant.idle_since_ns = idle_from_ns
+                backend.idle_workers.add(worker)
+                self._slots.changed()
+            idle_s = (self._clock_ns() - idle_from_ns) / 1e9
+            if idle_s >= self.spec.idle_stop_s and not self._standing_by(backend, number):
+                return None
+            await self._idle[backend.index].wait()
 
     async def _execute(self, backend: Backend, worker: WorkerProcess, rows: list[Row]) -> None:
+        """Execute rows together; each has its outcome, or became a suspect. Raises `BackendUnavailable`."""
         dispatched_ns = self._clock_ns()
         batch = pad([row.encoding.ids for row in rows], self.spec.pad_id)
         padded_ns = self._clock_ns()
@@ -344,15 +320,52 @@ class Batcher:
         self._observer.row_failed(self.spec.model, self.spec.version, row.pinned_to, error)
 
     def _suspect(self, backend: Backend, rows: Sequence[Row], error: BackendUnavailable | BatchFailed) -> None:
-        """Judge the rows of a failed batch: each of several is tried alone, one that was alone may be guilty."""
-        if len(rows) == 1 and rows[0].suspect:
-            rows[0].deaths_alone += 1
-            if isinstance(error, BatchFailed) or rows[0].deaths_alone == _DEATHS_ALONE:
+        """Suspect every row of a batch that failed. One that was alone in a batch refused is guilty at once."""
+        if isinstance(error, BatchFailed):
+            backend.refused(error, len(rows), max(len(row.encoding.ids) for row in rows))
+            if len(rows) == 1:
                 self._fail(rows[0], RowFailed(f"backend {backend.name} failed on this row alone: {error}"))
                 return
-        for row in rows:
-            row.suspect = True
         self._suspects[backend.name].extend(rows)
+        if backend.name not in self._quarantines:
+            quarantine = asyncio.create_task(self._quarantine(backend), name=f"{self.spec.model}@{backend.name}/q")
+            quarantine.add_done_callback(self._loop_ended)
+            self._quarantines[backend.name] = quarantine
+
+    async def _quarantine(self, backend: Backend) -> None:
+        """Execute suspects, each alone, on workers that take nothing else, until none is left."""
+        suspects = self._suspects[backend.name]
+        try:
+            while suspects:
+                tenant = Tenant(lambda: None)
+                await self._slots.enter(tenant)
+                try:
+                    await self._quarantine_worker(backend)
+                finally:
+                    self._slots.exit(tenant)
+                if suspects:
+                    await asyncio.sleep(_QUARANTINE_PAUSE_S)
+        finally:
+            del self._quarantines[backend.name]
+
+    async def _quarantine_worker(self, backend: Backend) -> None:
+        try:
+            worker = await WorkerProcess.start(backend.spec.launch)
+        except BackendUnavailable as error:
+            self._fail_suspects(backend, BackendUnavailable(f"backend {backend.name} cannot start: {error}"))
+            return
+        try:
+            while (row := self._next_suspect(backend)) is not None:
+                row.tries_alone += 1
+                try:
+                    await self._execute(backend, worker, [row])
+                except BackendUnavailable as error:
+                    if row.tries_alone == _TRIES_ALONE:
+                        self._suspects[backend.name].remove(row)
+                        self._fail(row, RowFailed(f"backend {backend.name} failed on this row alone: {error}"))
+                    return
+        finally:
+            await worker.stop()
 
     def _next_suspect(self, backend: Backend) -> Row | None:
         suspects = self._suspects[backend.name]
@@ -361,67 +374,55 @@ class Batcher:
             if row.abandoned:
                 self._fail(row, Cancelled("the caller has gone"))
             elif row.deadline_ns <= self._clock_ns():
-                self._fail(row, DeadlineExceeded(_EXPIRED))
+                self._fail(row, DeadlineExceeded(EXPIRED))
             else:
                 return row
         return None
 
     def _start_failed(self, backend: Backend, error: BackendUnavailable) -> None:
         """Fail the rows that only this backend could have executed."""
-        self._fail_waiting(lambda row: row.pinned_to == backend.name, error)
-        self._fail_suspects(backend, error)
+        self._backlog.fail_where(lambda row: row.pinned_to == backend.name, error)
         if all(one.start_failed for one in self._preference):
-            self._fail_waiting(lambda row: row.pinned_to is None, ModelNotReady(str(error)))
+            self._backlog.fail_where(lambda row: row.pinned_to is None, ModelNotReady(str(error)))
 
     def _fail_suspects(self, backend: Backend, error: LockstepError) -> None:
         while self._suspects[backend.name]:
             self._fail(self._suspects[backend.name].popleft(), error)
 
-    def _fail_waiting(self, condition: Callable[[Row], bool], error: LockstepError) -> None:
-        rows = [i for i, row in enumerate(self._waiting.entries()) if condition(row)]
-        for row in self._waiting.remove(np.array(rows, dtype=np.intp)) if rows else ():
-            self._fail(row, error)
-
-    def _evict_expired(self) -> None:
-        expired: Indices = np.flatnonzero(self._waiting.view().deadline_ns <= self._clock_ns())
-        if len(expired):
-            for row in self._waiting.remove(expired):
-                self._fail(row, DeadlineExceeded(_EXPIRED))
-
-    def _expire_by(self, deadline_ns: int) -> None:
-        """Make sure that eviction runs at the earliest deadline, though no worker is free then."""
-        if deadline_ns >= self._expiry_ns:
+    def _loop_ended(self, task: asyncio.Task[None]) -> None:
+        """Say it loudly where a loop ends by a bug: its rows must not wait for nobody."""
+        if task.cancelled() or (error := task.exception()) is None:
             return
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self._expiry_ns = deadline_ns
-        delay_s = max(0, deadline_ns - self._clock_ns()) / 1e9 + 0.001
-        self._expiry = asyncio.get_running_loop().call_later(delay_s, self._expire)
-
-    def _expire(self) -> None:
-        self._expiry, self._expiry_ns = None, NO_DEADLINE_NS
-        self._evict_expired()
-        if len(self._waiting):
-            self._expire_by(int(self._waiting.view().deadline_ns.min()))
+        _log.critical("%s ended unexpectedly", task.get_name(), exc_info=error)
+        self._backlog.fail_where(lambda row: True, RowFailed("internal error; the server's log tells more"))
 
     # ---- routing ---------------------------------------------------------------------------------
 
     def _view(self, backend: Backend) -> WorkerView:
         preferred = self.preferred
-        takes_free = backend.spec.takes_free_rows and (backend is preferred or preferred is None or not preferred.ready)
-        return WorkerView(
-            backend.index, takes_free, backend.cost.table() if backend.cost.fitted else None, backend.slowdown
+        takes_free = backend.spec.takes_free_rows and (
+            self.spec.spread or backend is preferred or preferred is None or not preferred.ready
         )
+        costs = backend.cost.table() if backend.cost.fitted else None
+        return WorkerView(backend.index, takes_free, costs, backend.slowdown)
 
     def _by_preference(self) -> list[Backend]:
-        return sorted((one for one in self.backends if one.spec.takes_free_rows), key=lambda one: one.preference)
+        taking = [one for one in self.backends if one.spec.takes_free_rows]
+        return sorted(taking, key=lambda one: (one.name != self.spec.preferred, one.preference))
 
-    def _wanted(self, backend: Backend) -> bool:
-        """Whether the backend should have workers: it is preferred, stands in for one that is down, or is asked for."""
-        if self.spec.start_all or backend.down or self._suspects[backend.name]:
+    def _standing_by(self, backend: Backend, number: int) -> bool:
+        """Whether a worker should be there before rows need it: the first of the preferred backend or its stand-in."""
+        if self.spec.start_all:
             return True
         stand_in = next((one for one in self._preference if not one.down), None)
-        return backend is stand_in or bool((self._waiting.view().pin == backend.index).any())
+        return number == 0 and (backend.down or backend is stand_in)
+
+    def _needed(self, backend: Backend) -> bool:
+        """Whether rows wait that another worker of this backend could take, and none that is ready is idle."""
+        if not len(self._backlog) or backend.idle_workers or backend.starting:
+            return False
+        pins = self._backlog.view().pin
+        return bool((pins == backend.index).any()) or (self._view(backend).takes_free and bool((pins == FREE).any()))
 
     # ---- waking ----------------------------------------------------------------------------------
 
@@ -430,19 +431,29 @@ class Batcher:
         self._notify()
         self._readiness_changed()
 
+    def _rows_arrived(self, backend: Backend | None) -> None:
+        """Wake who may take new rows: they are pinned to `backend`, or free and it is preferred."""
+        if backend is None:
+            return
+        if self.spec.spread or not backend.ready:
+            self._notify()
+            return
+        self._idle[backend.index].notify()
+        if not backend.idle_workers and len(backend.workers) < backend.spec.instances and not backend.starting:
+            self._starting.notify()
+
     def _notify(self) -> None:
-        """Wake everyone who waits for a change."""
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        """Wake everyone."""
+        self._starting.notify()
+        for wakeup in self._idle:
+            wakeup.notify()
 
-    async def _next_change(self) -> None:
-        """Wait until something changed. What is checked before it is called cannot be missed: nothing runs between."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await waiter
-
-    async def _notify_of_death(self, worker: WorkerProcess) -> None:
+    async def _notify_of_death(self, backend: Backend, worker: WorkerProcess) -> None:
         await worker.exited.wait()
-        self._notify()
+        self._idle[backend.index].notify()
+
+    async def _tell_the_time(self) -> None:
+        """Let idle workers look at the clock now and then."""
+        while True:
+            await asyncio.sleep(self.spec.idle_stop_s / 4)
+            self._notify()

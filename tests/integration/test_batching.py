@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from protos import sentiment_pb2 as pb
+from server.scheduling.cost import Measurement
 from tests import doubles
 from tests.serving import Served, eventually, serving, text_request
 
@@ -208,25 +209,84 @@ async def test_a_full_queue_refuses_the_whole_call_at_once_with_pushback(tmp_pat
         assert len(await waiting) == 3
 
 
-async def test_higher_priority_is_executed_first(served: Served) -> None:
+async def test_higher_priority_is_executed_first(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS, policy="none") as served:
+        batcher = served.batcher("model")
+        batcher.hold()
+        order: list[int] = []
+
+        async def call(priority: int) -> None:
+            await classify(served, "good", priority=priority)
+            order.append(priority)
+
+        calls = []
+        for queued, priority in enumerate((0, 0, 9), start=1):
+            calls.append(asyncio.ensure_future(call(priority)))
+            await eventually(lambda queued=queued: batcher.queued_rows == queued)
+        batcher.release()
+        await asyncio.gather(*calls)
+        assert order == [9, 0, 0]
+
+
+async def test_rows_go_on_while_suspects_are_tried_and_the_guilty_one_kills_only_their_worker(served: Served) -> None:
+    guilty = asyncio.ensure_future(classify(served, "the kill", model=f"model@{ONNX}"))
     batcher = served.batcher("model")
-    batcher.hold()
-    order: list[int] = []
+    await eventually(lambda: bool(batcher._quarantines))
+    backend = batcher.backend(ONNX)
+    await eventually(lambda: backend.ready)
+    restarts = backend.restarts
+    for text in random_texts(30, seed=3):
+        check(text, (await classify(served, text, model=f"model@{ONNX}"))[0])
+    (result,) = await guilty
+    assert result.error.kind == "RowFailed"
+    assert backend.restarts == restarts == 1
 
-    async def call(priority: int) -> None:
-        await classify(served, "good", priority=priority)
-        order.append(priority)
 
-    calls = []
-    for queued, priority in enumerate((0, 0, 9), start=1):
-        calls.append(asyncio.ensure_future(call(priority)))
-        await eventually(lambda queued=queued: batcher.queued_rows == queued)
-    view = batcher._waiting.view()
-    plan = batcher.spec.policy(view, 0, batcher._view(batcher.backends[0]), (), batcher.spec.limits)
-    assert plan.rows.tolist() == [2]
-    batcher.release()
-    await asyncio.gather(*calls)
-    assert len(order) == 3
+async def test_a_row_that_could_not_make_its_deadline_is_refused_before_it_costs_anything(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS) as served:
+        backend = served.batcher("model").backend(ONNX)
+        backend.cost.fit([Measurement(rows, length, 60e9) for rows in (1, 64) for length in (1, 64)])  # a minute each
+        request = text_request("model", "good")
+        request.parameters["timeout"].int64_param = 10_000_000  # ten seconds
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.inference.ModelInfer(request)
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "would pass before" in str(caught.value.details())
+        assert served.app.statistics.model("model", 1).rows == 0
+
+
+async def test_workers_that_idle_stop_and_start_again_when_rows_come(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS, idle_stop_s=0.2) as served:
+        batcher = served.batcher("model")
+        for _ in range(2):
+            (result,) = await classify(served, "good", model=f"model@{SAVED_MODEL}")
+            check("good", result)
+            await eventually(lambda: not batcher.backend(SAVED_MODEL).ready)
+        assert batcher.backend(ONNX).ready
+
+
+async def test_an_idle_worker_makes_room_where_there_may_be_no_more(tmp_path: Path) -> None:
+    for model in ("one", "two"):
+        doubles.publish(tmp_path, model)
+    async with serving(tmp_path, doubles.ADAPTERS, max_workers=2) as served:
+        for name in ("one@tensorflow", "two@tensorflow", "one", "two", "two@onnxruntime"):
+            (result,) = await classify(served, "good film", model=name)
+            check("good film", result)
+            workers = [backend.workers for model in ("one", "two") for backend in served.batcher(model).backends]
+            assert sum(map(len, workers)) <= 2
+
+
+async def test_further_instances_start_when_rows_queue(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS, instances=3, policy="none") as served:
+        backend = served.batcher("model").backend(ONNX)
+        assert len(backend.workers) == 1
+        calls = [asyncio.ensure_future(classify(served, text)) for text in random_texts(2000)]
+        await eventually(lambda: len(backend.workers) == 3)
+        await asyncio.gather(*calls)
 
 
 async def test_stopping_answers_what_was_accepted(tmp_path: Path) -> None:

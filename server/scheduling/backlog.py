@@ -1,0 +1,125 @@
+"""The rows of one model that wait: admission, eviction, withdrawal. Knows no backend and no worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from server.core.errors import Cancelled, DeadlineExceeded, LockstepError, Overloaded
+from server.core.messages import Encoding
+from server.scheduling.calls import Call, Row
+from server.scheduling.policy import Costs
+from server.scheduling.waiting import NO_DEADLINE_NS, Indices, Waiting, WaitingRows
+
+EXPIRED = "the deadline passed while the row waited for a worker"
+HOPELESS = "the deadline would pass before the row could be executed"
+_OVERLOAD_RETRY_S = 0.1
+
+
+class Backlog:
+    """A bounded queue of rows. `fail` gives a row that leaves unexecuted its error."""
+
+    def __init__(
+        self, model: str, max_rows: int, fail: Callable[[Row, LockstepError], None], clock_ns: Callable[[], int]
+    ) -> None:
+        self._model = model
+        self._max_rows = max_rows
+        self._fail = fail
+        self._clock_ns = clock_ns
+        self._rows: WaitingRows[Row] = WaitingRows()
+        self._earliest_ns = NO_DEADLINE_NS  # no later than the earliest deadline among the rows
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def admit(
+        self,
+        encodings: Sequence[Encoding],
+        *,
+        arrival_ns: int,
+        deadline_ns: int | None,
+        priority: int,
+        pin: int,
+        pinned_to: str | None,
+    ) -> Call:
+        """Queue rows, all or none; raises `Overloaded` where they do not fit."""
+        if len(self._rows) + len(encodings) > self._max_rows:
+            raise Overloaded(
+                f"the queue of {self._model} holds {len(self._rows)} of at most {self._max_rows} rows "
+                f"and {len(encodings)} more do not fit: retry later",
+                retry_after_s=_OVERLOAD_RETRY_S,
+            )
+        call = Call(len(encodings))
+        deadline = NO_DEADLINE_NS if deadline_ns is None else deadline_ns
+        for index, encoding in enumerate(encodings):
+            self._rows.add(
+                Row(call, index, encoding, arrival_ns, deadline, pinned_to),
+                length=len(encoding.ids),
+                arrival_ns=arrival_ns,
+                deadline_ns=deadline,
+                priority=priority,
+                pin=pin,
+            )
+        if encodings and deadline < self._earliest_ns:
+            self._wake_at(deadline)
+        return call
+
+    def view(self) -> Waiting:
+        """Return the waiting rows; valid until the next change."""
+        return self._rows.view()
+
+    def take(self, rows: Indices) -> list[Row]:
+        """Take rows out, to be executed."""
+        return self._rows.remove(rows)
+
+    def evict(self, costs: Costs | None, slowdown: float) -> None:
+        """Fail the rows whose deadline has passed, or would while they were executed alone at once."""
+        now = self._clock_ns()
+        if self._earliest_ns == NO_DEADLINE_NS:
+            return
+        view = self._rows.view()
+        if costs is None:
+            late = np.flatnonzero(view.deadline_ns <= now)
+        else:
+            late = np.flatnonzero(view.deadline_ns <= now + costs[1, view.length] * slowdown)
+        if not len(late):
+            return
+        for row in self._rows.remove(late):
+            self._fail(row, DeadlineExceeded(EXPIRED if row.deadline_ns <= now else HOPELESS))
+
+    def withdraw(self, call: Call) -> None:
+        """Take out the rows of a call whose caller has gone."""
+        mine = [i for i, row in enumerate(self._rows.entries()) if row.call is call]
+        self._fail_rows(mine, Cancelled("the caller has gone"))
+
+    def fail_where(self, condition: Callable[[Row], bool], error: LockstepError) -> None:
+        """Fail the waiting rows that meet a condition."""
+        self._fail_rows([i for i, row in enumerate(self._rows.entries()) if condition(row)], error)
+
+    def close(self) -> None:
+        """Stop watching deadlines."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _fail_rows(self, rows: Sequence[int], error: LockstepError) -> None:
+        for row in self._rows.remove(np.array(rows, dtype=np.intp)) if rows else ():
+            self._fail(row, error)
+
+    def _wake_at(self, deadline_ns: int) -> None:
+        """Evict at the earliest deadline, though no worker asks for rows then."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._earliest_ns = deadline_ns
+        delay_s = max(0, deadline_ns - self._clock_ns()) / 1e9 + 0.001
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.evict(None, 1.0)
+        earliest_ns = int(self._rows.view().deadline_ns.min()) if len(self._rows) else NO_DEADLINE_NS
+        self._earliest_ns = NO_DEADLINE_NS
+        if earliest_ns < NO_DEADLINE_NS:
+            self._wake_at(earliest_ns)

@@ -1,0 +1,92 @@
+"""One file sets all; flags win over it; what is wrong is named."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from pydantic import ValidationError
+
+from lockstep.commands.serve import serve
+from server.app import App, ConfigurationError
+from server.config import ServerConfig
+from tests import doubles
+
+FILE = """
+policy = "first_come"
+threads = 3
+
+[models.one]
+policy = "none"
+max_wait_ms = 77
+
+[models.one.backends.tensorflow]
+instances = 5
+threads = 2
+python = "/opt/other/bin/python"
+
+[models.two.backends.tensorflow]
+enabled = false
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    for model in ("one", "two"):
+        doubles.publish(tmp_path / "models", model)
+    return tmp_path / "models"
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "lockstep.toml"
+    path.write_text(text)
+    return path
+
+
+async def test_the_file_sets_what_differs_for_a_model_and_a_backend(repository: Path, tmp_path: Path) -> None:
+    config = ServerConfig.read(written(tmp_path, FILE), {"repository": repository, "threads": 4})
+    app = App(config, adapters=doubles.ADAPTERS)
+    one, two = (app.gateway.models[name].batcher for name in ("one", "two"))
+    assert (one.spec.policy.__name__, two.spec.policy.__name__) == ("none", "first_come")
+    onnx, tensorflow = one.backends
+    assert onnx.spec.limits.max_wait_ns == 77_000_000
+    assert onnx.spec.launch.budget.threads == 4  # the flag wins over the file
+    assert (tensorflow.spec.instances, tensorflow.spec.launch.budget.threads) == (5, 2)
+    assert tensorflow.spec.launch.python == "/opt/other/bin/python"
+    assert [backend.name for backend in two.backends] == ["onnxruntime"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("colour = 1", "colour"),
+        ("threads = 0", "threads"),
+        ('policy = "magic"', "policy"),
+        ("[models.one]\ncolour = 1", "models.one.colour"),
+        ("[models.one.backends.tensorflow]\nthreads = 0", "models.one.backends.tensorflow.threads"),
+        ("not toml", "lockstep.toml"),
+        ("[models.absent]\n", "absent"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named(repository: Path, tmp_path: Path, text: str, message: str) -> None:
+    flags = ["--config", str(written(tmp_path, text)), "--repository", str(repository)]
+    result = CliRunner().invoke(serve, flags)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+
+
+async def test_a_backend_that_is_not_there_refuses_its_model(repository: Path, tmp_path: Path) -> None:
+    for text in ('[models.one]\npreferred = "torch"', "[models.one.backends.torch]\nthreads = 1"):
+        config = ServerConfig.read(written(tmp_path, text), {"repository": repository})
+        app = App(config, adapters=doubles.ADAPTERS)
+        assert "torch" in app.gateway.refused["one"].reason
+        assert list(app.gateway.models) == ["two"]
+
+
+def test_unknown_fields_are_refused() -> None:
+    with pytest.raises(ValidationError):
+        ServerConfig.model_validate({"grpcs": "x"})
+
+
+async def test_nothing_to_serve_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nothing to serve"):
+        App(ServerConfig(repository=tmp_path))
