@@ -7,7 +7,7 @@ PYTHON ?= python3
 PACKAGES := lockstep server clients exporters zoo protos tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check format protos protos-check serve bench simulate clean
+.PHONY: help install install-gpu demo test test-all check format protos protos-check serve bench simulate clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[server,runtimes,export,train,loadtest,dev]'
 	touch $@
+
+install-gpu: $(STAMP) ## On a GPU machine: CUDA 13 for ONNX Runtime, and .venv-tensorflow with CUDA 12 for TensorFlow
+	$(PY) -m pip install --quiet --constraint constraints.txt 'onnxruntime-gpu[cuda,cudnn]'
+	$(PYTHON) -m venv .venv-tensorflow
+	.venv-tensorflow/bin/python -m pip install --quiet 'tensorflow[and-cuda]>=2.20,<2.22' numpy
+	@echo 'Name .venv-tensorflow/bin/python as the interpreter of TensorFlow backends: see docs/gpu.md'
 
 demo: $(STAMP) ## The main job: train, export, verify, serve, classify, load-test, report
 	$(BIN)/lockstep demo
@@ -59,4 +65,4 @@ simulate: $(STAMP) ## Policies and orders on measured costs; writes reports/simu
 	$(PY) -m benchmarks.simulate
 
 clean: ## Remove the environment, caches, models and reports
-	rm -rf $(VENV) .cache .state models reports build *.egg-info
+	rm -rf $(VENV) .venv-tensorflow .cache .state models reports build *.egg-info

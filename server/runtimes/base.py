@@ -54,3 +54,20 @@ def feeds(artifact: ArtifactSpec, ids: Ids, lengths: Lengths) -> dict[str, NDArr
     if artifact.lengths is not None:
         named[artifact.lengths.name] = lengths.astype(artifact.lengths.dtype, copy=False)
     return named
+
+
+def rounded_up(ids: Ids, lengths: Lengths) -> tuple[Ids, Lengths]:
+    """Return the batch with rows rounded up to a power of two and length to a multiple of 16.
+
+    GPUs choose kernels and keep memory for each distinct shape: this bounds how many there are. Added rows are
+    one token long; whoever calls drops their outputs. Added columns lie beyond every row's end.
+    """
+    rows, length = ids.shape
+    more_rows = (1 << (rows - 1).bit_length()) - rows
+    more_columns = -length % 16
+    if not more_rows and not more_columns:
+        return ids, lengths
+    return (
+        np.pad(ids, ((0, more_rows), (0, more_columns))),
+        np.pad(lengths, (0, more_rows), constant_values=1),
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from server.core.artifact import ArtifactSpec, Budget
-from server.runtimes.base import Ids, Lengths, Outputs, feeds
+from server.runtimes.base import Ids, Lengths, Outputs, feeds, rounded_up
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 class OnnxRuntimeAdapter:
     """A session over one ONNX file."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, artifact: ArtifactSpec) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, artifact: ArtifactSpec, *, on_gpu: bool) -> None:
         self._session = session
         self._artifact = artifact
+        self._on_gpu = on_gpu
 
     @classmethod
     def load(cls, artifact: ArtifactSpec, budget: Budget) -> OnnxRuntimeAdapter:
@@ -47,7 +48,7 @@ class OnnxRuntimeAdapter:
         )
         if budget.device != "cpu" and "CUDAExecutionProvider" not in session.get_providers():
             raise ValueError(f"device {budget.device}: ONNX Runtime could not open it and fell back to the CPU")
-        return cls(session, artifact)
+        return cls(session, artifact, on_gpu=budget.device != "cpu")
 
     @property
     def versions(self) -> dict[str, str]:
@@ -58,5 +59,23 @@ class OnnxRuntimeAdapter:
 
     def execute(self, ids: Ids, lengths: Lengths) -> Outputs:
         """Run one batch."""
+        if self._on_gpu:
+            return self._execute_bound(ids, lengths)
         (outputs,) = self._session.run([self._artifact.logits.name], feeds(self._artifact, ids, lengths))
         return np.ascontiguousarray(outputs, dtype=np.float32)
+
+    def _execute_bound(self, ids: Ids, lengths: Lengths) -> Outputs:
+        """Run one batch on a GPU: inputs and output are bound, so that each crosses the bus once.
+
+        Never replayed from a captured CUDA graph: the recurrent kernels read `sequence_lens` on the host, and a
+        replay would use the lengths of another batch.
+        """
+        rows = len(ids)
+        ids, lengths = rounded_up(ids, lengths)
+        binding = self._session.io_binding()
+        for name, array in feeds(self._artifact, ids, lengths).items():
+            binding.bind_cpu_input(name, array)
+        binding.bind_output(self._artifact.logits.name, "cpu")
+        self._session.run_with_iobinding(binding)
+        (outputs,) = binding.copy_outputs_to_cpu()
+        return np.ascontiguousarray(outputs[:rows], dtype=np.float32)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from server.core.artifact import ArtifactSpec, Budget
-from server.runtimes.base import Ids, Lengths, Outputs, feeds
+from server.runtimes.base import Ids, Lengths, Outputs, feeds, rounded_up
 
 SIGNATURE = "serving_default"
 
@@ -16,11 +16,12 @@ SIGNATURE = "serving_default"
 class TensorFlowAdapter:
     """The serving signature of one SavedModel."""
 
-    def __init__(self, loaded: Any, artifact: ArtifactSpec) -> None:
+    def __init__(self, loaded: Any, artifact: ArtifactSpec, *, on_gpu: bool) -> None:
         # The loaded object owns the variables that the signature uses: keep both.
         self._loaded = loaded
         self._signature = loaded.signatures[SIGNATURE]
         self._artifact = artifact
+        self._on_gpu = on_gpu
 
     @classmethod
     def load(cls, artifact: ArtifactSpec, budget: Budget) -> TensorFlowAdapter:
@@ -43,7 +44,7 @@ class TensorFlowAdapter:
         loaded = tf.saved_model.load(artifact.path)
         if SIGNATURE not in loaded.signatures:
             raise ValueError(f"the SavedModel has no signature {SIGNATURE!r}, only {sorted(loaded.signatures)}")
-        return cls(loaded, artifact)
+        return cls(loaded, artifact, on_gpu=budget.device != "cpu")
 
     @property
     def versions(self) -> dict[str, str]:
@@ -56,6 +57,9 @@ class TensorFlowAdapter:
         """Run one batch."""
         import tensorflow as tf
 
+        rows = len(ids)
+        if self._on_gpu:
+            ids, lengths = rounded_up(ids, lengths)
         named = {name: tf.constant(array) for name, array in feeds(self._artifact, ids, lengths).items()}
         outputs = self._signature(**named)[self._artifact.logits.name]
-        return np.ascontiguousarray(outputs.numpy(), dtype=np.float32)
+        return np.ascontiguousarray(outputs.numpy()[:rows], dtype=np.float32)
