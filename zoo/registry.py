@@ -144,7 +144,7 @@ _ALL = (
         HUGGINGFACE,
         "MiniLM",
         "zoo.huggingface_models:minilm",
-        Recipe(1, 8e-5, 1e-2),
+        Recipe(2, 1e-4, 1e-2),
         pretrained=MINILM,
     ),
     Entry(
