@@ -72,6 +72,19 @@ def test_tokenizer_with_another_pad_id_is_refused(tmp_path: Path) -> None:
         encode(corpus_of(tmp_path / "corpus", TEXTS), path)
 
 
+def test_tokenizer_of_a_checkpoint_may_pad_and_be_larger(tmp_path: Path) -> None:
+    tokenizer = tokenizers.train(TEXTS, 200)
+    tokenizer.enable_padding(length=128)
+    tokenizer.add_tokens([f"name{number}" for number in range(tokenizers.VOCABULARY_TOKENS)])
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(str(path))
+    corpus = corpus_of(tmp_path / "corpus", TEXTS)
+    with pytest.raises(ValueError, match="the models embed"):
+        encode(corpus, path)
+    texts = encode(corpus, path, vocabulary_tokens=None)
+    assert [len(row.ids) for row in texts.test][:2] == [6, 6]
+
+
 def row(length: int, label: int = 0) -> Encoded:
     return Encoded((7,) * length, label, "sentence")
 
