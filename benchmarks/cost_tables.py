@@ -67,22 +67,6 @@ def read(path: Path) -> CostTable:
         raise TableUnreadable(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def write(path: Path, table: CostTable, rows: list[int], lengths: list[int]) -> None:
-    """Keep a table, at some of its rows and lengths, four digits each."""
-    costs = [[float(f"{table.cost_ns[count, length] / 1e6:.4g}") for length in lengths] for count in rows]
-    document = {
-        "label": table.label,
-        "note": table.note,
-        "measured": table.measured,
-        "workers": table.workers,
-        "rows": rows,
-        "lengths": lengths,
-        "cost_ms": costs,
-    }
-    text = json.dumps(document, indent=2)
-    path.write_text(text + "\n")
-
-
 def _filled(document: dict[str, Any]) -> Floats:
     """Return the costs of every number of rows and every length, ns."""
     rows, lengths = np.array(document["rows"]), np.array(document["lengths"])

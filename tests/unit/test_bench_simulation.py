@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.cost_tables import CostTable, TableUnreadable, read, write
+from benchmarks.cost_tables import TableUnreadable, read
 from benchmarks.simulation import Arrivals, Setting, saturate, simulate
 from server.scheduling.policies import POLICIES
 from server.scheduling.policy import Limits, Order
@@ -78,13 +78,14 @@ def test_recorded_arrivals_are_put_in_order_and_can_go_faster() -> None:
     assert arrivals.length.tolist() == [9, 5]
 
 
-def test_a_table_is_read_as_it_was_written_and_interpolated_between(tmp_path: Path) -> None:
-    table = CostTable("t", "n", True, 2, COSTS * np.sign(np.outer(np.arange(17), np.arange(65))))
-    write(tmp_path / "t.json", table, [1, 4, 16], [1, 8, 64])
-    again = read(tmp_path / "t.json")
-    assert again.cost_ns[4, 8] == pytest.approx(table.cost_ns[4, 8], rel=1e-3)
-    assert table.cost_ns[4, 8] < again.cost_ns[6, 20] < table.cost_ns[16, 64]
-    assert (np.diff(again.cost_ns, axis=0) >= 0).all()
+def test_a_table_is_interpolated_between_its_lines_and_never_falls(tmp_path: Path) -> None:
+    document = {"label": "t", "note": "n", "measured": False, "workers": 2, "rows": [1, 4], "lengths": [1, 8, 64]}
+    (tmp_path / "t.json").write_text(json.dumps({**document, "cost_ms": [[1, 2, 8], [2, 6, 30]]}))
+    table = read(tmp_path / "t.json")
+    assert table.cost_ns[4, 8] == pytest.approx(6e6)
+    assert table.cost_ns[1, 8] < table.cost_ns[2, 20] < table.cost_ns[4, 64]
+    assert (np.diff(table.cost_ns, axis=0) >= 0).all()
+    assert (table.max_rows, table.max_length) == (4, 64)
 
 
 def test_a_table_of_another_shape_is_refused(tmp_path: Path) -> None:
