@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from exporters.source import Framework
+from exporters.source import Framework, Role
 
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
@@ -37,6 +37,8 @@ OPENERS: Mapping[Framework, str] = {
     Framework.TF2: "exporters.tf2_source:open_source",
     Framework.TF1: "exporters.tf1_source:open_source",
     Framework.HUGGINGFACE: "exporters.huggingface_source:open_source",
+    Framework.SAVED_MODEL: "exporters.saved_model_source:open_source",
+    Framework.ONNX: "exporters.onnx_source:open_source",
 }
 """Framework -> `module:function` that opens a source of it: (SourceFiles) -> OpenedSource."""
 
@@ -51,8 +53,17 @@ CONVERTERS: Mapping[tuple[Framework, str], str] = {
     (Framework.TF1, "saved_model"): "exporters.tf12savedmodel:convert",
     (Framework.HUGGINGFACE, "onnx"): "exporters.torch2onnx:convert",
     (Framework.HUGGINGFACE, "torch"): "exporters.torch2pt2:convert",
+    (Framework.SAVED_MODEL, "onnx"): "exporters.saved_model2onnx:convert",
+    (Framework.SAVED_MODEL, "saved_model"): "exporters.saved_model2saved_model:convert",
+    (Framework.ONNX, "onnx"): "exporters.onnx2onnx:convert",
 }
 """(framework, artifact) -> `module:function` that converts: (SourceFiles, folder, say) -> Conversion."""
+
+VARIANTS: Mapping[str, str] = {"onnx-int8": "exporters.onnx2int8:quantize"}
+"""Variant -> `module:function` that makes it of its artifact, in place: (folder, Conversion) -> Conversion.
+
+A variant answers about as its source does, is held to bounds of its own, and is made only where asked for.
+"""
 
 RUNTIMES: Mapping[str, Literal["onnxruntime", "tensorflow", "torch"]] = {
     "onnx": "onnxruntime",
@@ -60,6 +71,16 @@ RUNTIMES: Mapping[str, Literal["onnxruntime", "tensorflow", "torch"]] = {
     "torch": "torch",
 }
 """Artifact -> the runtime that serves it."""
+
+
+def runtime_of(kind: str) -> Literal["onnxruntime", "tensorflow", "torch"]:
+    """Return the runtime that serves an artifact or a variant of it."""
+    return RUNTIMES[artifact_of(kind)]
+
+
+def artifact_of(kind: str) -> str:
+    """Return the artifact that a variant is of, and any other kind as it is."""
+    return kind.partition("-")[0]
 
 
 class ExportError(Exception):
@@ -109,13 +130,23 @@ class SourceFiles(Strict):
     activation: Literal["softmax", "sigmoid"]
     pad_id: int
     max_tokens: int
+    tensors: dict[Role, str] = {}  # of a model file made elsewhere: what the author says that its tensors are
+    signature: str = SAVED_MODEL_SIGNATURE
+
+
+class NamedTensor(Strict):
+    """A tensor as an artifact calls it."""
+
+    name: str
+    dtype: Literal["int64", "int32", "float32"]
 
 
 class Conversion(Strict):
     """An artifact as it was written: where, what it is fed, what it answers."""
 
     path: str  # of the file or folder that the runtime loads, relative to the artifact's folder
-    inputs: tuple[str, ...]  # of INPUT_NAMES, each int64 and named so in the artifact; input_ids first
+    inputs: tuple[str, ...]  # of INPUT_NAMES, input_ids first
+    tensors: dict[str, NamedTensor] = {}  # those of inputs and logits that are not int64 (float32) of that name
     output: Literal["logits", "probabilities"]
     activation: Literal["softmax", "sigmoid"]
     method: str
@@ -124,15 +155,23 @@ class Conversion(Strict):
     notes: tuple[str, ...] = ()  # what a person should know, e.g. why a recurrence is not fused
     versions: dict[str, str]  # package -> version
 
+    def tensor(self, name: str) -> NamedTensor:
+        """Return what the artifact calls one of its inputs, or its logits."""
+        return self.tensors.get(name) or NamedTensor(name=name, dtype="float32" if name == LOGITS else "int64")
+
 
 class ConvertJob(Strict):
-    """Convert `source` into one artifact below `folder`, which exists and is empty."""
+    """Convert `source` into one artifact below `folder`, which exists and is empty.
+
+    `fused=False` is for measurements: recurrences stay as the framework's converter makes them.
+    """
 
     job: Literal["convert"] = "convert"
     source: SourceFiles
     artifact: str
     folder: Path
     threads: int
+    fused: bool = True
 
 
 class ReferenceJob(Strict):

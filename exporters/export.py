@@ -29,7 +29,7 @@ from exporters.conversion import (
     INPUT_IDS,
     LENGTHS,
     LOGITS,
-    RUNTIMES,
+    VARIANTS,
     Conversion,
     ConversionError,
     ConvertJob,
@@ -39,9 +39,12 @@ from exporters.conversion import (
     SourceError,
     SourceFiles,
     Status,
+    artifact_of,
+    runtime_of,
 )
 from exporters.held_out import HeldOut
-from exporters.parity import Accuracy, Refusal, accuracy
+from exporters.onnx_file import status_of
+from exporters.parity import Accuracy, Refusal, VariantBound, accuracy
 from exporters.publish import (
     TOKENIZER_FILE,
     check_name,
@@ -167,9 +170,14 @@ async def export_model_async(
     threads: int = 1,
     slots: asyncio.Semaphore,
     dry_run: bool = False,
+    again: bool = False,
     on_progress: OnProgress | None = None,
 ) -> ExportReport:
-    """As `export_model`; at most as many processes work at once as `slots` has, over all who share it."""
+    """As `export_model`; at most as many processes work at once as `slots` has, over all who share it.
+
+    `again` converts and verifies a source that is published already, for the whole report; what is published
+    stays as it is.
+    """
     export = _Export(
         description=description,
         repository=repository,
@@ -177,11 +185,77 @@ async def export_model_async(
         slots=slots,
         on_progress=on_progress or (lambda progress: None),
     )
-    return await export.run(Path.cwd() / folder, tuple(dict.fromkeys(artifacts)), verify_with, dry_run)
+    return await export.run(Path.cwd() / folder, tuple(dict.fromkeys(artifacts)), verify_with, dry_run, again)
+
+
+def source_fingerprint(description: Description, folder: Path) -> str:
+    """Return the SHA-256 over a source's files and facts; raises `ExportError` where a file is missing."""
+    return _Inputs.of(description, Path.cwd() / folder).fingerprint()
+
+
+def described(description: Description, folder: Path) -> tuple[SourceFiles, TextEncoder]:
+    """Return what a job is told of a source, and its tokenizer; raises `ExportError`."""
+    inputs = _Inputs.of(description, Path.cwd() / folder)
+    return inputs.files, inputs.encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """A source's files, found."""
+
+    description: Description
+    folder: Path  # absolute
+    tokenizer: Path
+    max_tokens: int
+
+    @classmethod
+    def of(cls, description: Description, folder: Path) -> _Inputs:
+        tokenizer = _existing(folder / description.tokenizer, "tokenizer")
+        _weights(folder / description.weights)
+        stated = description.max_tokens
+        return cls(
+            description, folder, tokenizer, stated or _max_tokens(tokenizer, folder / description.weights, folder)
+        )
+
+    @property
+    def files(self) -> SourceFiles:
+        """What a job is told of the source."""
+        return SourceFiles(
+            name=self.description.name,
+            framework=self.description.framework,
+            weights=self.folder / self.description.weights,
+            build=self.description.build,
+            python_path=tuple(dict.fromkeys([self.folder, Path.cwd()])),
+            labels=len(self.description.labels),
+            output=self.description.output,
+            activation=self.description.activation,
+            pad_id=_pad_id(self.tokenizer),
+            max_tokens=self.max_tokens,
+            tensors=self.description.tensors,
+            signature=self.description.signature,
+        )
+
+    def encoder(self) -> TextEncoder:
+        """Return the tokenizer; raises `SourceError`."""
+        try:
+            return TextEncoder.from_file(self.tokenizer, self.max_tokens)
+        except ValueError as error:
+            raise SourceError(str(error)) from error
+
+    def fingerprint(self) -> str:
+        """Return one SHA-256 over what the source is now."""
+        weights = _weights(self.folder / self.description.weights)
+        files = {"tokenizer": self.tokenizer, **{f"weights/{name}": path for name, path in weights.items()}}
+        code = _code_of(self.description.build, self.folder)
+        if code is not None:
+            files["build"] = code
+        stated = self.description.model_dump(mode="json", exclude={"name", "tokenizer", "weights"})
+        stated["max_tokens"] = self.max_tokens
+        return fingerprint(files, [json.dumps(stated, sort_keys=True)])
 
 
 def possible_artifacts(description: Description) -> tuple[str, ...]:
-    """Return the artifacts that a source of this framework can become."""
+    """Return the artifacts that a source of this framework can become; variants are made only where asked for."""
     return tuple(kind for framework, kind in CONVERTERS if framework is description.framework)
 
 
@@ -212,24 +286,21 @@ class _Export:
     slots: asyncio.Semaphore
     on_progress: OnProgress
 
-    async def run(self, folder: Path, artifacts: tuple[str, ...], verify_with: Path, dry_run: bool) -> ExportReport:
+    async def run(
+        self, folder: Path, artifacts: tuple[str, ...], verify_with: Path, dry_run: bool, again: bool
+    ) -> ExportReport:
         started = time.monotonic()
         self._check(artifacts)
-        tokenizer = _existing(folder / self.description.tokenizer, "tokenizer")
-        weights = _weights(folder / self.description.weights)
-        max_tokens = self.description.max_tokens or _max_tokens(tokenizer, folder)
-        sha256 = self._fingerprint(folder, tokenizer, weights, max_tokens)
+        inputs = _Inputs.of(self.description, folder)
+        sha256 = inputs.fingerprint()
         published = latest(self.repository, self.description.name)
         same = published if published and published.manifest.source.sha256 == sha256 else None
-        if same is not None and not dry_run and set(artifacts) <= _kinds(same):
+        if same is not None and not dry_run and not again and set(artifacts) <= _kinds(same):
             self._say(None, f"unchanged since version {same.manifest.version}", done=True)
             return self._unchanged(same, artifacts, time.monotonic() - started)
-        try:
-            encoder = TextEncoder.from_file(tokenizer, max_tokens)
-        except ValueError as error:
-            raise SourceError(str(error)) from error
+        encoder = inputs.encoder()
         texts = held_out.read(verify_with, encoder, self.description.labels)
-        files = self._source_files(folder, tokenizer, max_tokens)
+        files = inputs.files
         with ExitStack() as stack:
             place = self.repository
             if dry_run:
@@ -239,7 +310,7 @@ class _Export:
             reference, expected, outcomes = await self._convert_and_verify(
                 files, artifacts, texts, encoder.vocabulary, staged, work
             )
-            if self._fingerprint(folder, tokenizer, _weights(folder / self.description.weights), max_tokens) != sha256:
+            if inputs.fingerprint() != sha256:
                 raise SourceError("the source's files changed while it was exported: export it again")
             passed = [outcome for outcome in outcomes if isinstance(outcome.made, _Converted)]
             of_source = accuracy(expected.rows, texts.labels, texts.sentences)
@@ -250,7 +321,9 @@ class _Export:
             elif passed and same is not None and {outcome.kind for outcome in passed} <= _kinds(same):
                 version, result = same.manifest.version, "unchanged"
             elif passed:
-                manifest = self._manifest(outcomes, files, encoder, reference, of_source, sha256, staged, tokenizer)
+                manifest = self._manifest(
+                    outcomes, files, encoder, reference, of_source, sha256, staged, inputs.tokenizer
+                )
                 version = publish(staged, self.repository, manifest, carried=same).version
                 result = "published"
                 self._say(None, f"published as version {version}", done=True)
@@ -358,13 +431,14 @@ class _Export:
                 async with asyncio.timeout(JOB_TIMEOUT_S):
                     verdict = await gate.verify(
                         artifact_spec(conversion, folder, files.labels),
-                        ADAPTERS[RUNTIMES[kind]],
+                        ADAPTERS[runtime_of(kind)],
                         texts,
                         expected,
                         pad_id=files.pad_id,
                         vocabulary=vocabulary,
                         max_tokens=files.max_tokens,
                         budget=Budget(threads=self.threads),
+                        variant=VariantBound() if kind in VARIANTS else None,
                         say=lambda text: self._say(kind, text),
                     )
             except TimeoutError:
@@ -436,33 +510,10 @@ class _Export:
         if not artifacts:
             raise ExportError("no artifact asked for: name at least one")
         for kind in artifacts:
-            if kind not in possible:
+            if kind not in possible and not (kind in VARIANTS and artifact_of(kind) in possible):
                 raise ExportError(
                     f"a {self.description.framework} source cannot become {kind!r}, only {', '.join(possible)}"
                 )
-
-    def _source_files(self, folder: Path, tokenizer: Path, max_tokens: int) -> SourceFiles:
-        return SourceFiles(
-            name=self.description.name,
-            framework=self.description.framework,
-            weights=folder / self.description.weights,
-            build=self.description.build,
-            python_path=tuple(dict.fromkeys([folder, Path.cwd()])),
-            labels=len(self.description.labels),
-            output=self.description.output,
-            activation=self.description.activation,
-            pad_id=_pad_id(tokenizer),
-            max_tokens=max_tokens,
-        )
-
-    def _fingerprint(self, folder: Path, tokenizer: Path, weights: dict[str, Path], max_tokens: int) -> str:
-        files = {"tokenizer": tokenizer, **{f"weights/{name}": path for name, path in weights.items()}}
-        code = _code_of(self.description.build, folder)
-        if code is not None:
-            files["build"] = code
-        stated = self.description.model_dump(mode="json", exclude={"name", "tokenizer", "weights"})
-        stated["max_tokens"] = max_tokens
-        return fingerprint(files, [json.dumps(stated, sort_keys=True)])
 
     def _say(self, artifact: str | None, message: str, *, done: bool = False) -> None:
         self.on_progress(Progress(self.description.name, artifact, message, done))
@@ -471,15 +522,16 @@ class _Export:
 def artifact_spec(conversion: Conversion, folder: Path, labels: int) -> ArtifactSpec:
     """Return what a worker must know of a freshly converted artifact."""
 
-    def spec(name: str) -> TensorSpec | None:
-        return TensorSpec(name, "int64") if name in conversion.inputs else None
+    def spec(name: str) -> TensorSpec:
+        tensor = conversion.tensor(name)
+        return TensorSpec(tensor.name, tensor.dtype)
 
     return ArtifactSpec(
         path=str((folder / conversion.path).resolve()),
-        input_ids=TensorSpec(INPUT_IDS, "int64"),
-        attention_mask=spec(ATTENTION_MASK),
-        lengths=spec(LENGTHS),
-        logits=TensorSpec(LOGITS, "float32"),
+        input_ids=spec(INPUT_IDS),
+        attention_mask=spec(ATTENTION_MASK) if ATTENTION_MASK in conversion.inputs else None,
+        lengths=spec(LENGTHS) if LENGTHS in conversion.inputs else None,
+        logits=spec(LOGITS),
         labels=labels,
     )
 
@@ -487,20 +539,21 @@ def artifact_spec(conversion: Conversion, folder: Path, labels: int) -> Artifact
 def _artifact(kind: str, made: _Converted, staged: Path) -> Artifact:
     conversion = made.conversion
 
-    def tensor(name: str) -> Tensor | None:
-        return Tensor(name=name, dtype="int64") if name in conversion.inputs else None
+    def tensor(name: str) -> Tensor:
+        named = conversion.tensor(name)
+        return Tensor(name=named.name, dtype=named.dtype)
 
     return Artifact(
         kind=kind,
-        runtime=RUNTIMES[kind],
+        runtime=runtime_of(kind),
         path=(Path(kind) / conversion.path).as_posix(),
         files=checksums(staged / kind, staged),
         inputs=Inputs(
-            input_ids=Tensor(name=INPUT_IDS, dtype="int64"),
-            attention_mask=tensor(ATTENTION_MASK),
-            lengths=tensor(LENGTHS),
+            input_ids=tensor(INPUT_IDS),
+            attention_mask=tensor(ATTENTION_MASK) if ATTENTION_MASK in conversion.inputs else None,
+            lengths=tensor(LENGTHS) if LENGTHS in conversion.inputs else None,
         ),
-        logits=Tensor(name=LOGITS, dtype="float32"),
+        logits=tensor(LOGITS),
         output=conversion.output,
         activation=conversion.activation,
         method=conversion.method,
@@ -538,7 +591,7 @@ def _report(outcome: _Outcome, reference: Reference, of_source: Accuracy) -> Art
 def _known(artifact: Artifact, published: PublishedModel) -> ArtifactReport:
     """Return the report of an artifact that is published already, from its manifest."""
     parity = artifact.parity
-    status = {"fused": Status.FUSED, "loop": Status.LOOP}.get(artifact.method, Status.EXACT)
+    status = status_of(artifact.recurrent_ops) if artifact_of(artifact.kind) == "onnx" else Status.EXACT
     return ArtifactReport(
         artifact=artifact.kind,
         status=status,
@@ -585,11 +638,11 @@ def _weights(path: Path) -> dict[str, Path]:
     return {file.name: file for file in found}
 
 
-def _max_tokens(tokenizer: Path, folder: Path) -> int:
+def _max_tokens(tokenizer: Path, weights: Path, folder: Path) -> int:
     truncation = _json(tokenizer).get("truncation")
     if isinstance(truncation, dict) and isinstance(truncation.get("max_length"), int):
         return int(truncation["max_length"])
-    config = folder / "config.json"
+    config = next((place / "config.json" for place in (weights, folder) if (place / "config.json").is_file()), folder)
     if config.is_file() and isinstance(_json(config).get("max_position_embeddings"), int):
         return int(_json(config)["max_position_embeddings"])
     return DEFAULT_MAX_TOKENS

@@ -21,9 +21,11 @@ from exporters.parity import (
     Failure,
     Measured,
     Refusal,
+    VariantBound,
     accuracy,
     judge,
     judge_accuracy,
+    judge_variant,
     plan,
 )
 from server.core.artifact import ArtifactSpec, Budget
@@ -57,6 +59,20 @@ class Passed:
     parity: Parity
 
 
+async def measure(
+    artifact: ArtifactSpec, adapter: str, held_out: HeldOut, *, max_tokens: int, budget: Budget, say: Say
+) -> dict[str, float]:
+    """Return what an artifact costs, unverified: CPU ms of its worker by the name of the shape.
+
+    Raises `BackendUnavailable` or `BatchFailed` where it cannot run.
+    """
+    worker = await WorkerProcess.start(Launch(adapter, artifact, budget))
+    try:
+        return await _Run(worker, artifact, 0, 0, max_tokens, Bound(), say).costs(held_out)
+    finally:
+        await worker.stop()
+
+
 async def verify(
     artifact: ArtifactSpec,
     adapter: str,
@@ -69,8 +85,9 @@ async def verify(
     budget: Budget,
     say: Say,
     bound: Bound | None = None,
+    variant: VariantBound | None = None,
 ) -> Passed | Refusal:
-    """Run the artifact through the worker of `adapter` and judge it.
+    """Run the artifact through the worker of `adapter` and judge it, by the bounds of a variant where given.
 
     Never raises for what the artifact does: one that cannot be loaded, kills its worker or is wrong is refused.
     """
@@ -80,6 +97,8 @@ async def verify(
         return Refusal(f"the worker that would serve it cannot load it: {error}")
     try:
         run = _Run(worker, artifact, pad_id, vocabulary, max_tokens, bound or Bound(), say)
+        if variant is not None:
+            return await run.verify_variant(held_out, expected, variant)
         return await run.verify(held_out, expected)
     except BackendUnavailable as error:
         return Refusal(f"it ended the worker that would serve it: {error}")
@@ -129,12 +148,7 @@ class _Run:
         refusal = judge_accuracy(of_source, of_artifact)
         if refusal is not None:
             return refusal
-        self.say("measuring its cost")
-        costs = {
-            name: await self._cpu_ms(held_out.batch(*shape))
-            for name, shape in TIMED_SHAPES.items()
-            if shape[1] <= self.max_tokens
-        }
+        costs = await self.costs(held_out)
         compared = verdict.rows + whole.rows
         agreement = (verdict.label_agreement * verdict.rows + whole.label_agreement * whole.rows) / compared
         return Passed(
@@ -150,6 +164,59 @@ class _Run:
                 costs=costs,
             )
         )
+
+    async def verify_variant(self, held_out: HeldOut, expected: Expected, bound: VariantBound) -> Passed | Refusal:
+        """Hold labels and accuracy against the source's, in batches of like lengths and of any.
+
+        One scale over a whole batch makes a row's answer depend on the rows beside it; how much is recorded.
+        """
+        rows = held_out.rows
+        self.say(f"classifying {len(rows)} held-out rows, twice")
+        answers = []
+        for order in (None, np.random.default_rng(0)):
+            answered = await self._evaluate(rows, order)
+            if isinstance(answered, Failure):
+                return Refusal(f"the runtime refused a batch of held-out rows: {answered.message}")
+            answers.append(answered)
+        agreement = judge_variant(expected.rows, answers, bound)
+        if isinstance(agreement, Refusal):
+            return agreement
+        of_source = accuracy(expected.rows, held_out.labels, held_out.sentences)
+        for answered in answers:
+            of_artifact = accuracy(answered, held_out.labels, held_out.sentences)
+            refusal = judge_accuracy(of_source, of_artifact, bound.accuracy_points)
+            if refusal is not None:
+                return refusal
+        first = accuracy(answers[0], held_out.labels, held_out.sentences)
+        costs = await self.costs(held_out)
+        return Passed(
+            Parity(
+                rows=len(rows) * len(answers),
+                batches=0,
+                max_abs_diff=max(float(np.abs(answered - expected.rows).max()) for answered in answers),
+                padding_invariance=float(np.abs(answers[0] - answers[1]).max()),
+                label_agreement=agreement,
+                atol=None,
+                rtol=None,
+                min_label_agreement=bound.label_agreement,
+                max_accuracy_points=bound.accuracy_points,
+                masks_beyond_end=False,
+                accuracy=first.all,
+                source_accuracy=of_source.all,
+                accuracy_sentences=first.sentences,
+                cpu_ms_b1_t32=costs.get("b1_t32"),
+                cpu_ms_b32_t64=costs.get("b32_t64"),
+            )
+        )
+
+    async def costs(self, held_out: HeldOut) -> dict[str, float]:
+        """Return the worker's CPU time of each timed shape, ms."""
+        self.say("measuring its cost")
+        return {
+            name: await self._cpu_ms(held_out.batch(*shape))
+            for name, shape in TIMED_SHAPES.items()
+            if shape[1] <= self.max_tokens
+        }
 
     async def _measure(self, grid: Sequence[Row], batches: Sequence[Batch]) -> Measured:
         alone: list[Outputs] = []
@@ -174,12 +241,14 @@ class _Run:
                 answers.append(answer)
         return Measured(_stack(alone), batched, scrambled if masked else None)
 
-    async def _evaluate(self, rows: Sequence[Row]) -> Outputs | Failure:
-        """Return float32[rows, labels], executed in batches of like lengths."""
+    async def _evaluate(self, rows: Sequence[Row], shuffled: np.random.Generator | None = None) -> Outputs | Failure:
+        """Return float32[rows, labels], executed in batches of like lengths, or of any where shuffled."""
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+        if shuffled is not None:
+            order = [int(index) for index in shuffled.permutation(len(rows))]
         answers: dict[int, Outputs] = {}
         while order:
-            longest = len(rows[order[-1]])
+            longest = max(len(rows[index]) for index in order[-_EVALUATED_ROWS:])
             size = max(1, min(_EVALUATED_ROWS, _EVALUATED_TOKENS // longest))
             part, order = order[-size:], order[:-size]
             answer = await self._execute([rows[index] for index in part])

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 from exporters.conversion import (
     CONVERTERS,
     OPENERS,
+    VARIANTS,
     Conversion,
     ConversionError,
     ConvertJob,
@@ -35,6 +36,7 @@ from exporters.conversion import (
     Reference,
     ReferenceJob,
     SourceError,
+    artifact_of,
     resolve,
 )
 from exporters.recurrence import UnsupportedRecurrence
@@ -68,8 +70,12 @@ def main() -> None:
 
 
 def _convert(job: ConvertJob, channel: IO[str]) -> Conversion:
-    convert = resolve(CONVERTERS[job.source.framework, job.artifact])
-    conversion: Conversion = convert(job.source, job.folder, lambda text: _write(channel, {"say": text}))
+    convert = resolve(CONVERTERS[job.source.framework, artifact_of(job.artifact)])
+    more = {} if job.fused else {"fused": False}  # known to those converters that can leave a recurrence as it is
+    conversion: Conversion = convert(job.source, job.folder, lambda text: _write(channel, {"say": text}), **more)
+    if job.artifact in VARIANTS:
+        _write(channel, {"say": f"making the variant {job.artifact}"})
+        conversion = resolve(VARIANTS[job.artifact])(job.folder, conversion)
     return conversion
 
 

@@ -15,18 +15,23 @@ from exporters.tensorflow_forms import ONNX_FILE, to_onnx
 from exporters.tensorflow_markers import MARKER_NODE, Markers
 
 
-def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
-    """Write `model.onnx` into `folder`; raises `SourceError` or `ConversionError`."""
+def convert(files: SourceFiles, folder: Path, say: Say, *, fused: bool = True) -> Conversion:
+    """Write `model.onnx` into `folder`; raises `SourceError` or `ConversionError`.
+
+    `fused=False` leaves every recurrence to tf2onnx, which makes a Loop of it: for measurements.
+    """
     import tf2onnx
 
     source = open_source(files)
     markers = Markers()
-    if has_layer_graph(source.model):
+    if not fused:
+        model = source.model
+    elif has_layer_graph(source.model):
         model = swapped(source.model, lambda layer: swap(layer, markers))
     else:
         model = source.model
         markers.left.append("a subclassed model: its layers cannot be swapped")
-    say(f"converting; recurrent layers that become fused operators: {len(markers.recurrences)}")
+    say(f"converting (tf2onnx); recurrent layers that become fused operators: {len(markers.recurrences)}")
     recurrent_ops = to_onnx(source.serving(model), source.inputs, folder, {MARKER_NODE: (markers.handle, [])})
     status = status_of(recurrent_ops)
     return Conversion(

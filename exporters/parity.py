@@ -42,6 +42,14 @@ ACCURACY_POINTS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
+class VariantBound:
+    """What a variant is held to on held-out text instead: labels and accuracy."""
+
+    label_agreement: float = 0.99
+    accuracy_points: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """The runtime refused a batch of this shape."""
 
@@ -199,15 +207,31 @@ def accuracy(outputs: Outputs, labels: NDArray[np.int64], sentences: NDArray[np.
     return Accuracy(share(known), share(known & sentences))
 
 
-def judge_accuracy(source: Accuracy, artifact: Accuracy) -> Refusal | None:
-    """Refuse an artifact whose accuracy is further from its source's than ACCURACY_POINTS."""
+def judge_variant(source: Outputs, answers: Sequence[Outputs], bound: VariantBound) -> float | Refusal:
+    """Return the share of rows, float32[rows, labels], whose label is the source's: the least over several runs."""
+    least = 1.0
+    for got in answers:
+        if got.shape != source.shape:
+            return Refusal(f"answers {got.shape[1]} labels where the source answers {source.shape[1]}")
+        if not np.isfinite(got).all():
+            return Refusal("answers NaN or Inf on held-out text")
+        least = min(least, float(np.mean(got.argmax(axis=1) == source.argmax(axis=1))))
+    if least < bound.label_agreement:
+        return Refusal(
+            f"gives the source's label to {least:.2%} of the held-out rows; {bound.label_agreement:.0%} are due"
+        )
+    return least
+
+
+def judge_accuracy(source: Accuracy, artifact: Accuracy, points: float = ACCURACY_POINTS) -> Refusal | None:
+    """Refuse an artifact whose accuracy is further from its source's than this many percentage points."""
     for name, expected, got in (
         ("the held-out rows", source.all, artifact.all),
         ("the held-out sentences", source.sentences, artifact.sentences),
     ):
         if expected is None or got is None:
             continue
-        if abs(got - expected) * 100 > ACCURACY_POINTS + 1e-9:
+        if abs(got - expected) * 100 > points + 1e-9:
             return Refusal(f"accuracy on {name} is {got:.2%}, the source's {expected:.2%}")
     return None
 

@@ -21,6 +21,12 @@ class Framework(StrEnum):
     TF2 = "tf2"
     TF1 = "tf1"
     HUGGINGFACE = "huggingface"
+    SAVED_MODEL = "saved_model"
+    ONNX = "onnx"
+
+
+Role = Literal["input_ids", "attention_mask", "lengths", "logits"]
+"""What a tensor of a model file may be."""
 
 
 class Description(BaseModel):
@@ -28,7 +34,8 @@ class Description(BaseModel):
 
     Paths are relative to the folder that holds the description. `build` is `package.module:function`
     and runs the author's own code; `weights` is its `.safetensors` (torch), `.keras` (keras),
-    checkpoint prefix (tf1, tf2) or checkpoint folder (huggingface).
+    checkpoint prefix (tf1, tf2), checkpoint folder (huggingface), SavedModel folder or `.onnx` file. A model
+    file made elsewhere may name its tensors anyhow: `tensors` says which is which where it cannot be found.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,6 +50,8 @@ class Description(BaseModel):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     output: Literal["logits", "probabilities"] = "logits"
     activation: Literal["softmax", "sigmoid"] = "softmax"
+    tensors: dict[Role, str] = {}
+    signature: str = "serving_default"  # of a SavedModel
 
     @classmethod
     def read(cls, path: Path) -> Description:

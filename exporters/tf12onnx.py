@@ -6,6 +6,7 @@ say why.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from exporters.conversion import LOGITS, Conversion, ConversionError, Say, SourceFiles, Status, activation_of
@@ -17,21 +18,24 @@ from exporters.tf1_source import build_graph, prepare
 from exporters.tf1_standins import Tf1Standins
 
 
-def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
-    """Write `model.onnx` into `folder`; raises `SourceError` or `ConversionError`."""
+def convert(files: SourceFiles, folder: Path, say: Say, *, fused: bool = True) -> Conversion:
+    """Write `model.onnx` into `folder`; raises `SourceError` or `ConversionError`.
+
+    `fused=False` leaves every recurrence to tf2onnx, which makes a Scan or Loop of it: for measurements.
+    """
     build = prepare(files)
     import tensorflow as tf
     import tf2onnx
 
     tf.compat.v1.disable_control_flow_v2()  # a frozen graph of the new control flow has no ONNX form
     standins = Tf1Standins()
-    with standins.standing_in():
+    with standins.standing_in() if fused else nullcontext():
         source = build_graph(files, build)
     try:
         standins.describe(source.session)
     except UnsupportedRecurrence as error:
         raise ConversionError(str(error)) from error
-    say(f"converting; recurrent loops that become fused operators: {standins.operators}")
+    say(f"converting (tf2onnx); recurrent loops that become fused operators: {standins.operators}")
     frozen = tf.compat.v1.graph_util.convert_variables_to_constants(
         source.session, source.session.graph.as_graph_def(), [LOGITS]
     )

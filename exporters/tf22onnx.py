@@ -24,7 +24,7 @@ def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
     standins = Tf2Standins()
     source = open_source(files, standins.install)
     standins.describe()
-    say(f"converting; cells that become fused operators: {standins.operators}")
+    say(f"converting (tf2onnx); cells that become fused operators: {standins.operators}")
     recurrent_ops = to_onnx(source.serving, source.inputs, folder, {MARKER_NODE: (standins.markers.handle, [])})
     status = status_of(recurrent_ops)
     notes = tuple(standins.markers.left) or (_UNDECLARED,)

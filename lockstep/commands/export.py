@@ -94,6 +94,14 @@ _describing = _options(
 )
 
 
+_mapping = _options(
+    click.option("--input-ids", metavar="TENSOR", help="The file's own name of the ids [batch, length]."),
+    click.option("--attention-mask", metavar="TENSOR", help="Of the mask [batch, length], if it takes one."),
+    click.option("--lengths", metavar="TENSOR", help="Of the lengths [batch], if it takes them."),
+    click.option("--logits", metavar="TENSOR", help="Of the output [batch, labels]."),
+)
+
+
 @export.command("torch", epilog=_EXIT_CODES)
 @click.argument("build", metavar="PACKAGE.MODULE:BUILD")
 @click.option("--weights", required=True, type=_FILE, help="A .safetensors file, or a state_dict of tensors alone.")
@@ -148,6 +156,104 @@ def tf1_command(build: str, checkpoint: Path, **options: Any) -> None:
     _export_one("tf1", build=build, weights=checkpoint, **options)
 
 
+@export.command("saved_model", epilog=_EXIT_CODES)
+@click.argument("folder", type=_FILE, metavar="DIR")
+@_mapping
+@click.option("--signature", default="serving_default", show_default=True)
+@_describing
+@_publishing
+def saved_model_command(folder: Path, **options: Any) -> None:
+    """Export a SavedModel made elsewhere, by TensorFlow 1 or 2.
+
+    It is served as it is, and as ONNX in whatever form can be had. Its tensors are found by their names and
+    shapes, or named by you.
+    """
+    _export_one("saved_model", build=None, weights=folder, **options)
+
+
+@export.command("huggingface", epilog=_EXIT_CODES)
+@click.argument("folder", type=_FILE, metavar="DIR")
+@click.option("--name", required=True, help="Of the model in the repository.")
+@click.option("--tokenizer", type=_FILE, metavar="TOKENIZER.JSON", help="[default: DIR/tokenizer.json]")
+@click.option("--labels", metavar="A,B", help="In the order of the model's outputs.  [default: the config's id2label]")
+@click.option("--layer", help="The kind of layer in a word, for people.  [default: the config's model_type]")
+@click.option("--max-tokens", type=click.IntRange(1), help="[default: the tokenizer's, the config's, or 512]")
+@_publishing
+def huggingface_command(
+    folder: Path, tokenizer: Path | None, labels: str | None, layer: str | None, **options: Any
+) -> None:
+    """Export a sequence classifier's checkpoint folder, as save_pretrained writes it.
+
+    Read offline; weights are safetensors, and no code of the folder's runs. Token types are folded in.
+    """
+    config = _config(folder / "config.json")
+    if labels is None:
+        named = config.get("id2label") or {}
+        labels = ",".join(str(named[key]) for key in sorted(named, key=int))
+    _export_one(
+        "huggingface",
+        build=None,
+        weights=folder,
+        tokenizer=tokenizer or folder / "tokenizer.json",
+        labels=labels,
+        layer=layer or str(config.get("model_type", "Transformer")),
+        output="logits",
+        activation="softmax",
+        **options,
+    )
+
+
+@click.group("import", epilog="What is imported is verified and published as an export is.")
+def import_group() -> None:
+    """Publish a model file made elsewhere, once it is verified."""
+
+
+@import_group.command("onnx", epilog=_EXIT_CODES)
+@click.argument("file", type=_FILE, metavar="FILE.ONNX")
+@_mapping
+@_describing
+@_publishing
+def import_onnx_command(file: Path, **options: Any) -> None:
+    """Publish an ONNX file made elsewhere.
+
+    There is no source to compare with, so what is verified is the file against itself: the same answer to a
+    row alone and in any batch, whatever stands beyond its end, finite, and the same each time.
+    """
+    _export_one("onnx", build=None, weights=file, **options)
+
+
+@export.command("matrix", epilog=_EXIT_CODES)
+@click.argument("rows", nargs=-1, metavar="[ROW]...")
+@click.option("--cache", type=_FILE, default=Path(".cache"), show_default=True, help="Where the zoo is kept.")
+@click.option("--repository", type=_FILE, default=Path("models"), show_default=True, metavar="DIR")
+@click.option("--report", type=_FILE, default=Path("docs/reports/export-matrix.md"), show_default=True)
+@click.option("--data", type=_FILE, default=Path("reports/export-matrix.json"), show_default=True)
+@click.option("--verify-with", type=_FILE, default=Path(".cache/corpus/test.jsonl"), show_default=True)
+@click.option("--parallel", type=click.IntRange(1), default=2, show_default=True, help="Processes at once.")
+@click.option("--train", is_flag=True, help="Train the rows that the cache lacks; else they are errors.")
+@click.option("--again", is_flag=True, help="Do the rows that were done before too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def matrix_command(rows: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Export every model of the zoo into every artifact, and report what came of each.
+
+    Resumable: a row that was done, and whose source has not changed, is taken from the figures of before.
+    """
+    from lockstep import export_matrix
+
+    try:
+        with _shown() as on_progress:
+            outcome = export_matrix.run(export_matrix.Order(rows=rows, **options), on_progress)
+    except KeyboardInterrupt:
+        click.echo("interrupted: rows that were done are kept; run it again to go on", err=True)
+        sys.exit(INTERRUPTED)
+    except export_matrix.UnknownRow as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(json.dumps(outcome.cells, indent=2) if as_json else outcome.summary)
+    for row, message in outcome.errors.items():
+        click.echo(f"Error: {row}: {message}", err=True)
+    sys.exit(FAILED if outcome.errors else SOME_REFUSED if outcome.refused else 0)
+
+
 @export.command("folder", epilog=_EXIT_CODES)
 @click.argument("folders", nargs=-1, required=True, type=_FILE, metavar="DIR...")
 @_publishing
@@ -184,12 +290,18 @@ def _export_one(
     max_tokens: int | None,
     output: str,
     activation: str,
+    input_ids: str | None = None,
+    attention_mask: str | None = None,
+    lengths: str | None = None,
+    logits: str | None = None,
+    signature: str = "serving_default",
     **options: Any,
 ) -> None:
     from pydantic import ValidationError
 
     from exporters.source import Description
 
+    roles = {"input_ids": input_ids, "attention_mask": attention_mask, "lengths": lengths, "logits": logits}
     try:
         description = Description.model_validate(
             {
@@ -203,6 +315,8 @@ def _export_one(
                 "max_tokens": max_tokens,
                 "output": output,
                 "activation": activation,
+                "tensors": {role: name for role, name in roles.items() if name},
+                "signature": signature,
             }
         )
     except ValidationError as error:
@@ -368,6 +482,14 @@ def _first_fault(error: Any) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}" if where else str(first["msg"])
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        _fail(f"{path}: {error}: a checkpoint folder holds a config.json")
+    return config if isinstance(config, dict) else {}
 
 
 def _fail(message: str) -> NoReturn:
