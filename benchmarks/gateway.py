@@ -32,7 +32,8 @@ def served(model: BenchModel, folder: Path, *flags: str, instances: int, threads
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{model.name}{''.join(flags).replace('--', '-')}.log"
-    split = ("--instances", str(instances), "--threads", str(threads))
+    # all workers at once and for ever: none may come or go while others are measured
+    split = ("--instances", str(instances), "--threads", str(threads), "--start", "all", "--idle-stop-s", "86400")
     with local_server(model.repository, log, "--state", str(folder / "state"), *split, *flags) as server:
         _wait_for_workers(server.http, instances)
         children = psutil.Process().children()
@@ -58,7 +59,7 @@ class Generator:
 
 
 def _wait_for_workers(http: str, instances: int) -> None:
-    """Wait for all workers: the server says that it is ready with the first."""
+    """Wait for all workers: the server says that it is ready when the first is."""
     deadline_s = time.monotonic() + _WORKERS_TIMEOUT_S
     while scrape(http).get("backend_workers") != instances:
         if time.monotonic() > deadline_s:
