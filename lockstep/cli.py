@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "corpus": ("lockstep.commands.zoo:corpus", "Fetch the human-rated texts and split them."),
     "train": ("lockstep.commands.zoo:train", "Train the models of the zoo."),
     "export": ("lockstep.commands.export:export", "Export a trained model, verify it, publish it."),
+    "import": ("lockstep.commands.export:import_group", "Verify an artifact that was made elsewhere, publish it."),
     "serve": ("lockstep.commands.serve:serve", "Serve a model repository over gRPC."),
     "classify": ("lockstep.commands.classify:classify", "Classify texts with a running server."),
     "loadtest": ("lockstep.commands.loadtest:loadtest", "Load-test the backends of a running server side by side."),

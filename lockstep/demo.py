@@ -26,7 +26,7 @@ from exporters.export import ExportReport, Progress, export_model_async, possibl
 from exporters.source import Description
 from lockstep.local_server import LocalServer, local_server
 from server.repository.catalog import scan
-from server.repository.manifest import Manifest
+from server.repository.manifest import Manifest, backend_name
 from zoo.train import Trained, train_all
 
 MODELS = ("torch-bilstm", "torch-transformer", "keras-bigru", "tf2-lstm")
@@ -201,7 +201,7 @@ def _summary(manifest: Manifest, report: LoadReport) -> dict[str, Any]:
 
 
 def _backend_summary(manifest: Manifest, backend: BackendReport) -> dict[str, Any]:
-    (artifact,) = (one for one in manifest.artifacts if one.runtime == backend.backend)
+    (artifact,) = (one for one in manifest.artifacts if backend_name(one) == backend.backend)
     return {
         "backend": backend.backend,
         "rows": backend.rows,

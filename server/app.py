@@ -23,7 +23,7 @@ from server.counts import Statistics
 from server.gateway import Gateway, RequestLimits, ServedModel, probabilities
 from server.metrics import Metrics
 from server.repository.catalog import PublishedModel, Refused, scan
-from server.repository.manifest import Artifact
+from server.repository.manifest import Artifact, backend_name
 from server.rpc import inference, sentiment
 from server.runtimes.registry import ADAPTERS
 from server.runtimes.worker_process import Launch
@@ -238,11 +238,6 @@ class App:
             for service in ("", inference.SERVICE, sentiment.SERVICE):
                 await self._health.set(service, serving if self.gateway.ready else not_serving)
             await self._readiness_changed.wait()
-
-
-def backend_name(artifact: Artifact) -> str:
-    """Return `<runtime>[-<variant>]`."""
-    return "-".join(filter(None, [artifact.runtime, artifact.kind.partition("-")[2]]))
 
 
 def resolve_device(wanted: str) -> str:

@@ -98,3 +98,8 @@ class Manifest(Strict):
     source: Source
     artifacts: Annotated[list[Artifact], Field(min_length=1)]
     refused: dict[str, str] = Field(default_factory=dict)  # artifact kind -> why the gate refused it
+
+
+def backend_name(artifact: Artifact) -> str:
+    """Return the name of the backend that executes an artifact on the default device: `<runtime>[-<variant>]`."""
+    return "-".join(filter(None, [artifact.runtime, artifact.kind.partition("-")[2]]))
