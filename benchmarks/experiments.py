@@ -15,13 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from benchmarks import generator, offline
 from benchmarks.compare import Bound, median_absolute_error, percentile
 from benchmarks.gateway import Generator, served
 from benchmarks.generator import LonePlan, PoissonPlan, SaturatedPlan, Target, Way, Window
 from benchmarks.hop import HopPlan, hop
 from benchmarks.models import BenchModel, BenchName, prepare
-from benchmarks.offline import Linear, Split
+from benchmarks.offline import BUCKETS, ByLength, Split, buckets_of
 from benchmarks.workload import MAX_TOKENS, Workload
 from server.core.messages import Ids
 
@@ -46,7 +48,7 @@ class Effort:
     """How long things are measured."""
 
     window_s: Mapping[BenchName, float]
-    warm_s: float
+    warm_s: Mapping[BenchName, float]  # until the mix of lengths in the queue is steady
     offline_texts: Mapping[BenchName, int]
     search_texts: Mapping[BenchName, int]
     poisson_calls: int  # a segment; those of all rounds are the samples
@@ -57,7 +59,7 @@ class Effort:
 
 FULL: Final = Effort(
     window_s={"bench-bilstm": 6.0, "bench-minilm": 14.0},
-    warm_s=2.5,
+    warm_s={"bench-bilstm": 2.5, "bench-minilm": 6.0},
     offline_texts={"bench-bilstm": 4_000, "bench-minilm": 1_000},
     search_texts={"bench-bilstm": 4_000, "bench-minilm": 400},
     poisson_calls=2_000,
@@ -67,7 +69,7 @@ FULL: Final = Effort(
 )
 QUICK: Final = Effort(
     window_s={"bench-bilstm": 2.0, "bench-minilm": 4.0},
-    warm_s=1.0,
+    warm_s={"bench-bilstm": 1.0, "bench-minilm": 3.0},
     offline_texts={"bench-bilstm": 1_000, "bench-minilm": 100},
     search_texts={"bench-bilstm": 1_000, "bench-minilm": 60},
     poisson_calls=150,
@@ -126,7 +128,7 @@ class Bench:
         model = self.model(name)
         return offline.crew_of(model.onnx, self.rows(name, texts), model.published.manifest.pad_id)
 
-    def bound(self, name: BenchName) -> tuple[Split, int, Linear]:
+    def bound(self, name: BenchName) -> tuple[Split, int, ByLength]:
         """Return the best split and area, and what a text costs there, tokenising included; searched once."""
         if name not in self.bounds:
             self.say(f"searching the offline bound of {name}")
@@ -140,14 +142,13 @@ class Bench:
                 "processes": found[0].split.processes,
                 "threads": found[0].split.threads,
                 "area": found[0].area,
-                "row_ms": cost.row_ms,
-                "token_ms": cost.token_ms,
+                **_of_cost(cost),
             }
         best = self.bounds[name]
         split = Split(int(best["processes"]), int(best["threads"]))
-        return split, int(best["area"]), Linear(best["row_ms"], best["token_ms"])
+        return split, int(best["area"]), _cost(best)
 
-    def tokenizing(self, name: BenchName) -> tuple[float, Linear]:
+    def tokenizing(self, name: BenchName) -> tuple[float, ByLength]:
         """Return the CPU time of tokenising a text, ms, and its parts."""
         texts = self.workload.first(1_000).texts
         return offline.tokenizing_cost(self.model(name).tokenizer, MAX_TOKENS, texts)
@@ -166,7 +167,7 @@ class Bench:
             way,
             rows_a_call,
             ROWS_IN_FLIGHT,
-            self.effort.warm_s,
+            self.effort.warm_s[name],
             self.effort.window_s[name],
         )
         window = self.generator.run(generator.saturate, plan)
@@ -182,16 +183,28 @@ class Bench:
             "cpu_ms": run.cpu_ms,
             "tokenize_cpu_ms": tokenize_ms,
             "padding": run.padding,
-            "row_ms": whole.row_ms,
-            "token_ms": whole.token_ms,
+            **_of_cost(whole),
         }
 
 
-def figures_of(window: Window, cost: Linear) -> Figures:
+def _of_cost(cost: ByLength) -> Figures:
+    """Return a cost as figures, one a bucket."""
+    return {f"bucket_{number}_ms": value for number, value in enumerate(cost.row_ms)}
+
+
+def _cost(figures: Mapping[str, float]) -> ByLength:
+    """Read what `_of_cost` made."""
+    return ByLength(tuple(figures[f"bucket_{number}_ms"] for number in range(BUCKETS)))
+
+
+def _rows_by_length(figures: Mapping[str, float]) -> list[float]:
+    return [figures[f"bucket_{number}_rows"] for number in range(BUCKETS)]
+
+
+def figures_of(window: Window, cost: ByLength) -> Figures:
     """Return a window's figures; `work_per_s` is what its rows cost at the offline bound, CPU ms a second."""
-    found: Figures = {
-        name: float(value) for name, value in asdict(window).items() if name != "counters" and value is not None
-    }
+    found: Figures = {name: float(value) for name, value in asdict(window).items() if isinstance(value, int | float)}
+    found |= {f"bucket_{number}_rows": float(rows) for number, rows in enumerate(window.rows_by_length)}
     found |= {
         "rows_per_s": window.rows_per_s,
         "cpu_ms": window.cpu_ms,
@@ -199,7 +212,7 @@ def figures_of(window: Window, cost: Linear) -> Figures:
         "worker_cpu_ms": window.worker_cpu_s * 1e3 / window.rows,
         "batch_rows": window.rows / window.batches,
         "padding": window.padding,
-        "work_per_s": cost.ms(window.rows, window.tokens) / window.seconds,
+        "work_per_s": cost.ms(window.rows_by_length) / window.seconds,
     }
     if any(name.startswith("predicted_cost_ratio") for name in window.counters):
         found["prediction_error"] = median_absolute_error(window.counters)
@@ -208,10 +221,8 @@ def figures_of(window: Window, cost: Linear) -> Figures:
 
 def _efficiency(condition: str) -> Callable[[Round], float]:
     def value(measured: Round) -> float:
-        bound, window = measured["offline"], measured[condition]
-        return Linear(bound["row_ms"], bound["token_ms"]).ms(window["rows"], window["tokens"]) / (
-            window["cpu_ms"] * window["rows"]
-        )
+        window = measured[condition]
+        return _cost(measured["offline"]).ms(_rows_by_length(window)) / (window["cpu_ms"] * window["rows"])
 
     return value
 
@@ -256,7 +267,8 @@ def _open_poisson(name: BenchName, load: float, bench: Bench, stack: ExitStack, 
     saturated = bench.saturated(name, targets["none"], "unary", 1)
     # rows a second of a load that has the workload's own mix of lengths, whatever the window's was
     lengths = [len(row) for row in bench.rows(name, len(bench.workload.texts))]
-    typical_ms = bench.bound(name)[2].ms(1, sum(lengths) / len(lengths))
+    shares = np.bincount(buckets_of(lengths), minlength=BUCKETS) / len(lengths)
+    typical_ms = bench.bound(name)[2].ms(shares.tolist())
     rate = load * saturated["work_per_s"] / typical_ms
     bench.say(f"{name}: none saturates at {rate / load:,.0f}/s; Poisson arrivals at {rate:,.0f}/s")
     seeds = dict.fromkeys(targets, 0)

@@ -20,12 +20,15 @@ import grpc
 import psutil
 
 from protos import sentiment_pb2 as pb
+from server.metrics import LENGTH_BUCKETS
 
 UNARY: Final = "/sentiment.v1.SentimentService/Classify"
 STREAM: Final = "/sentiment.v1.SentimentService/ClassifyStream"
 Way = Literal["unary", "stream"]
 
 _DRAIN_S: Final = 60.0
+LENGTH_LABELS: Final = (*(f"<={bound}" for bound in LENGTH_BUCKETS), f">{LENGTH_BUCKETS[-1]}")
+_KEPT_LABELS: Final = re.compile(r'(?:le|length)="([^"]+)"')
 _SAMPLE: Final = re.compile(r"^lockstep_(\w+?)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
 
 
@@ -54,6 +57,7 @@ class Window:
     tokens: int
     padded_tokens: int
     batches: int
+    rows_by_length: tuple[int, ...]  # in the length buckets of the server's metrics
     execute_cpu_s: float
     counters: dict[str, float]  # every other counter of /metrics that grew
 
@@ -111,6 +115,7 @@ class Reading:
             tokens=int(grown["tokens_total"]),
             padded_tokens=int(grown["padded_tokens_total"]),
             batches=int(grown["batches_total"]),
+            rows_by_length=tuple(int(grown.get(f"execute_seconds_count{{{label}}}", 0.0)) for label in LENGTH_LABELS),
             execute_cpu_s=grown["execute_cpu_seconds_total"],
             counters={name: value for name, value in grown.items() if value > 0},
         )
@@ -166,7 +171,7 @@ def lone(plan: LonePlan) -> list[float]:
 
 
 def scrape(http: str) -> dict[str, float]:
-    """Return the samples of /metrics without their prefix: summed over labels, buckets of histograms by bound."""
+    """Return the samples of /metrics without their prefix: summed over labels, but for `le` and `length`."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"http://{http}/metrics", timeout=10) as answer:
         return parse_exposition(answer.read().decode())
@@ -177,8 +182,8 @@ def parse_exposition(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for sample in _SAMPLE.finditer(text):
         name, labels, value = sample[1], sample[2] or "", float(sample[3])
-        bound = re.search(r'le="([^"]+)"', labels)
-        key = f"{name}{{{bound[1]}}}" if bound else name
+        kept = ",".join(_KEPT_LABELS.findall(labels))
+        key = f"{name}{{{kept}}}" if kept else name
         found[key] = found.get(key, 0.0) + value
     return found
 

@@ -20,10 +20,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.core.artifact import ArtifactSpec, Budget
 from server.core.errors import InvalidInput
 from server.core.messages import Encoding, Ids
+from server.metrics import LENGTH_BUCKETS
 from server.text.encoder import TextEncoder
 from server.text.padding import pad
 
@@ -53,30 +55,35 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
-class Linear:
-    """CPU time as a function of (rows, tokens): what the workload's texts cost, however they are mixed."""
+class ByLength:
+    """CPU time of a row, ms, by the length buckets of the server's metrics; the mean of the rows in each.
 
-    row_ms: float
-    token_ms: float
+    So a span of time in which more long texts were executed than in another is not held against it.
+    """
 
-    def ms(self, rows: float, tokens: float) -> float:
-        """Return the CPU time of so many rows with so many tokens in all, ms."""
-        return self.row_ms * rows + self.token_ms * tokens
+    row_ms: tuple[float, ...]
 
-    def __add__(self, other: Linear) -> Linear:
-        return Linear(self.row_ms + other.row_ms, self.token_ms + other.token_ms)
+    def ms(self, rows: Sequence[float]) -> float:
+        """Return the CPU time of so many rows in each bucket, ms."""
+        return float(np.dot(self.row_ms, rows))
+
+    def __add__(self, other: ByLength) -> ByLength:
+        return ByLength(tuple(mine + its for mine, its in zip(self.row_ms, other.row_ms, strict=True)))
 
     @classmethod
-    def fit(cls, rows: Sequence[int], tokens: Sequence[int], cpu_ms: Sequence[float]) -> Linear:
-        """Fit to parts of the workload, no coefficient below 0; the parts' total is met exactly."""
-        x, y = np.array([rows, tokens], dtype=np.float64).T, np.array(cpu_ms)
-        both = np.linalg.lstsq(x, y, rcond=None)[0]
-        if both[0] < 0:
-            both = np.array([0.0, 1.0])
-        elif both[1] < 0:
-            both = np.array([1.0, 0.0])
-        row_ms, token_ms = both * (y.sum() / float((x @ both).sum()))
-        return cls(float(row_ms), float(token_ms))
+    def of(cls, lengths: Sequence[int], cpu_ms: Sequence[float]) -> ByLength:
+        """Average each row's cost; a bucket without rows gets the mean of all."""
+        bucket, costs = buckets_of(lengths), np.array(cpu_ms)
+        means = [costs[bucket == one].mean() if (bucket == one).any() else costs.mean() for one in range(BUCKETS)]
+        return cls(tuple(float(mean) for mean in means))
+
+
+BUCKETS: Final = len(LENGTH_BUCKETS) + 1
+
+
+def buckets_of(lengths: Sequence[int]) -> NDArray[np.int64]:
+    """Return the bucket of each length, as the server's metrics count them."""
+    return np.searchsorted(LENGTH_BUCKETS, np.array(lengths)).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,7 @@ class OfflineFigures:
     texts: int
     wall_s: float
     cpu_ms: float  # a text, all processes; tokenising not included
-    cost: Linear
+    cost: ByLength
     padding: float  # padded tokens / tokens
 
     @property
@@ -103,21 +110,21 @@ def encode(tokenizer: Path, max_tokens: int, texts: Sequence[str]) -> list[Ids]:
     return [_ids(one) for one in encoder.encode(texts, truncate=True)]
 
 
-def tokenizing_cost(tokenizer: Path, max_tokens: int, texts: Sequence[str]) -> tuple[float, Linear]:
+def tokenizing_cost(tokenizer: Path, max_tokens: int, texts: Sequence[str]) -> tuple[float, ByLength]:
     """Return the CPU time of tokenising a text, ms, in batches on one thread, and the cost that it comes from."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # threads would cost CPU time, and save none
     encoder = TextEncoder.from_file(tokenizer, max_tokens)
     by_length = sorted(texts, key=len)
     encoder.encode(by_length[:_TOKENIZED_AT_ONCE], truncate=True)
-    rows, tokens, cpu_ms = [], [], []
+    lengths: list[int] = []
+    cpu_ms: list[float] = []
     for start in range(0, len(by_length), _TOKENIZED_AT_ONCE):
         part = by_length[start : start + _TOKENIZED_AT_ONCE]
         began_ns = time.process_time_ns()
         encoded = encoder.encode(part, truncate=True)
-        cpu_ms.append((time.process_time_ns() - began_ns) / 1e6)
-        rows.append(len(part))
-        tokens.append(sum(len(_ids(one)) for one in encoded))
-    return sum(cpu_ms) / len(texts), Linear.fit(rows, tokens, cpu_ms)
+        cpu_ms += [(time.process_time_ns() - began_ns) / 1e6 / len(part)] * len(part)
+        lengths += [len(_ids(one)) for one in encoded]
+    return sum(cpu_ms) / len(texts), ByLength.of(lengths, cpu_ms)
 
 
 def batches_of(lengths: Sequence[int], area: int) -> list[list[int]]:
@@ -174,13 +181,12 @@ class Crew:
         self._next.value = 0
         self._tell(None)
         answers = self._answers()
-        rows = [len(batch) for batch in batches]
-        tokens = [sum(self._lengths[row] for row in batch) for batch in batches]
         padded = sum(len(batch) * max(self._lengths[row] for row in batch) for batch in batches)
-        cpu_ms = [0.0] * len(batches)
+        cpu_ms = [0.0] * len(self._lengths)
         for done, _, _ in answers:
             for number, cpu_ns in done:
-                cpu_ms[number] = cpu_ns / 1e6
+                for row in batches[number]:
+                    cpu_ms[row] = cpu_ns / 1e6 / len(batches[number])
         began_ns, ended_ns = min(answer[1] for answer in answers), max(answer[2] for answer in answers)
         return OfflineFigures(
             self.split,
@@ -188,8 +194,8 @@ class Crew:
             len(self._lengths),
             (ended_ns - began_ns) / 1e9,
             sum(cpu_ms) / len(self._lengths),
-            Linear.fit(rows, tokens, cpu_ms),
-            padded / sum(tokens),
+            ByLength.of(self._lengths, cpu_ms),
+            padded / sum(self._lengths),
         )
 
     def _tell(self, message: list[list[int]] | None) -> None:

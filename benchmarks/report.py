@@ -137,8 +137,9 @@ def shown(row: Row, value: float) -> str:
 
 _DEFINITIONS: Final = """\
 **CPU efficiency** is what the rows executed in a window cost at the offline bound (CPU time, tokenising included), over
-the CPU time of all the server's processes in that window: rows and tokens by the server's own counters, each round's
-offline cost as a linear function of both, so that a window with more long texts than another is not held against it.
+the CPU time of all the server's processes in that window: rows by length bucket, of the server's own counters, times
+what a row of that bucket cost offline in the same round, so that a window with more long texts than another is not
+held against it.
 The **offline bound** pads and executes length-sorted batches with the worker's own adapter and options, in the best
 batch area and split of the cores; tokenising is in batches on one thread. **Throughput** is that same work a second.
 **Saturated** is 256 rows in flight from one generator process that shares the cores; a window begins after a warm-up.

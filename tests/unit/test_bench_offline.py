@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.offline import Linear, batches_of
+from benchmarks.offline import ByLength, batches_of
 
 
 def test_every_row_is_in_one_batch_of_the_area_and_the_longest_go_first() -> None:
@@ -18,15 +18,17 @@ def test_a_row_longer_than_the_area_is_alone() -> None:
     assert batches_of([300, 10, 10], 256) == [[0], [1, 2]]
 
 
-def test_the_cost_of_rows_and_tokens_is_found_and_meets_the_total() -> None:
-    rows, tokens = [10, 10, 10, 10], [100, 200, 400, 800]
-    cpu_ms = [0.5 * r + 0.01 * t for r, t in zip(rows, tokens, strict=True)]
-    cost = Linear.fit(rows, tokens, cpu_ms)
-    assert (cost.row_ms, cost.token_ms) == (pytest.approx(0.5), pytest.approx(0.01))
-    assert cost.ms(sum(rows), sum(tokens)) == pytest.approx(sum(cpu_ms))
+def test_the_cost_of_a_row_is_the_mean_of_its_length_bucket() -> None:
+    cost = ByLength.of([4, 16, 17, 200, 200], [1.0, 3.0, 5.0, 40.0, 60.0])
+    assert cost.row_ms[:2] == (2.0, 5.0)
+    assert cost.row_ms[4] == 50.0
+    assert cost.ms([1, 2, 0, 0, 1, 0, 0]) == pytest.approx(62.0)
 
 
-def test_no_row_and_no_token_costs_less_than_nothing() -> None:
-    cost = Linear.fit([10, 10], [100, 1_000], [0.5, 10.0])
-    assert cost.row_ms == 0
-    assert cost.ms(20, 1_100) == pytest.approx(10.5)
+def test_a_bucket_without_rows_costs_what_rows_cost_on_average() -> None:
+    assert ByLength.of([4, 200], [1.0, 3.0]).row_ms[2] == 2.0
+
+
+def test_costs_add_up_bucket_by_bucket() -> None:
+    one = ByLength.of([4], [1.0])
+    assert (one + one).row_ms == (2.0,) * 7
