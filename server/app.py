@@ -198,6 +198,7 @@ class App:
             raise ConfigurationError(f"this server has no runtime {artifact.runtime}")
         device = resolve_device(section.device) if section.device else self.device
         threads = section.threads or self.config.threads
+        ahead = self.config.prepare_ahead if section.prepare_ahead is None else section.prepare_ahead
         launch = Launch(
             adapter=self._adapters[artifact.runtime],
             artifact=published.spec(artifact),
@@ -223,6 +224,8 @@ class App:
             probabilities=probabilities(artifact.output, artifact.activation),
             limits=limits,
             instances=section.instances or self.config.instances,
+            # a GPU would idle while the next batch is planned; on a CPU that plan takes cycles from the batch before
+            prepare_ahead=int(device != "cpu") if ahead is None else ahead,
         )
 
     def _readiness_may_have_changed(self) -> None:

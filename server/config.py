@@ -41,6 +41,7 @@ class BackendConfig(_Section):
     threads: Count | None = None
     instances: Count | None = None
     device: Device | None = None
+    prepare_ahead: Annotated[int, Field(ge=0)] | None = None
     python: str | None = None  # interpreter of the workers, with the runtime and numpy; None: the server's own
 
 
@@ -93,6 +94,10 @@ class ServerConfig(_Section):
         float, Field(gt=0, description="Seconds of idleness after which a worker that is not the preferred one stops.")
     ] = 300.0
     device: Annotated[Device, Field(description="Where workers execute: auto, cpu or cuda:N.")] = "cpu"
+    prepare_ahead: Annotated[
+        int | None,
+        Field(ge=0, description="Batches kept ready in a worker while it executes; by default 1 on a GPU, else 0."),
+    ] = None
     start: Annotated[
         Literal["preferred", "all"],
         Field(description="Workers to start at once; the others start when rows need them."),

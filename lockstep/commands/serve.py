@@ -35,7 +35,8 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _type(field: FieldInfo) -> Any:
     if get_origin(field.annotation) is Literal:
         return click.Choice(get_args(field.annotation))
-    return field.annotation if field.annotation in (int, float) else str
+    kind = next((one for one in get_args(field.annotation) if one is not type(None)), field.annotation)
+    return kind if kind in (int, float) else str
 
 
 @click.command()

@@ -56,6 +56,7 @@ class BackendSpec:
     probabilities: Callable[[NDArray[np.float32]], NDArray[np.float32]]  # outputs[batch, labels] -> the same shape
     limits: Limits
     instances: int = 1
+    prepare_ahead: int = 0  # batches that wait in the worker while it executes another
 
 
 class Backend:

@@ -233,16 +233,22 @@ class Batcher:
         """Start a worker and feed it until it has been idle; raises `BackendUnavailable` where it dies."""
         worker = await backend.start_worker()
         watcher = asyncio.create_task(self._notify_of_death(backend, worker))
+        feeds = [self._feed(backend, number, worker, tenant) for _ in range(1 + backend.spec.prepare_ahead)]
         try:
-            while rows := await self._next_batch(backend, number, worker, tenant):
-                await self._execute(backend, worker, rows)
-        except BackendUnavailable as error:
-            backend.worker_died(worker, str(error))
-            raise
+            for ended in await asyncio.gather(*feeds, return_exceptions=True):
+                if isinstance(ended, BackendUnavailable) and worker in backend.workers:
+                    backend.worker_died(worker, str(ended))
+                if ended is not None:
+                    raise ended
         finally:
             backend.worker_stopped(worker)
             watcher.cancel()
             await worker.stop()
+
+    async def _feed(self, backend: Backend, number: int, worker: WorkerProcess, tenant: Tenant) -> None:
+        """Give a worker batches, one after the other; several feeds keep the next one ready for it."""
+        while rows := await self._next_batch(backend, number, worker, tenant):
+            await self._execute(backend, worker, rows)
 
     async def _next_batch(
         self, backend: Backend, number: int, worker: WorkerProcess, tenant: Tenant

@@ -131,7 +131,14 @@ async def test_a_row_answered_with_nan_fails_and_its_neighbours_do_not(served: S
     assert nan.error.kind == "RowFailed"
 
 
-async def test_no_row_is_lost_or_wrong_while_workers_are_killed(served: Served) -> None:
+@pytest.mark.parametrize("prepare_ahead", [0, 2])
+async def test_no_row_is_lost_or_wrong_while_workers_are_killed(tmp_path: Path, prepare_ahead: int) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS, prepare_ahead=prepare_ahead) as served:
+        await kill_workers_under_load(served)
+
+
+async def kill_workers_under_load(served: Served) -> None:
     texts = random_texts(400)
 
     async def client(mine: list[str]) -> list[tuple[str, pb.Result]]:
