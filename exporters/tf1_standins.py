@@ -11,14 +11,14 @@ the product; peepholes i,o,f.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.rebinding import rebound
+from exporters.rebinding import copied, rebound
 from exporters.recurrence import (
     SIGMOID,
     TANH,
@@ -82,17 +82,17 @@ class Tf1Standins:
 
     @contextmanager
     def standing_in(self) -> Iterator[None]:
-        """Swap the loops' functions in every loaded module, and back."""
+        """Have every call of the loops' functions make markers, where their cells are known."""
         from tensorflow.python.ops import rnn
 
-        originals = (rnn.dynamic_rnn, rnn.bidirectional_dynamic_rnn)
+        loop, both_loops = copied(rnn.dynamic_rnn), copied(rnn.bidirectional_dynamic_rnn)
 
         def dynamic_rnn(cell: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
             try:
                 leaves = _leaves(cell)
             except UnsupportedRecurrence as error:
                 self.markers.left.append(str(error))
-                return originals[0](cell, inputs, *arguments, **named)
+                return loop(cell, inputs, *arguments, **named)
             return self._dynamic_rnn(cell, leaves, inputs, *arguments, **named)
 
         def bidirectional_dynamic_rnn(cell_fw: Any, cell_bw: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
@@ -100,10 +100,14 @@ class Tf1Standins:
                 leaves = _leaves(cell_fw), _leaves(cell_bw)
             except UnsupportedRecurrence as error:
                 self.markers.left.append(str(error))
-                return originals[1](cell_fw, cell_bw, inputs, *arguments, **named)
+                return both_loops(cell_fw, cell_bw, inputs, *arguments, **named)
             return self._bidirectional(cell_fw, cell_bw, leaves, inputs, *arguments, **named)
 
-        with rebound(dict(zip(originals, (dynamic_rnn, bidirectional_dynamic_rnn), strict=True))):
+        replacements: dict[Callable[..., Any], Callable[..., Any]] = {
+            rnn.dynamic_rnn: dynamic_rnn,
+            rnn.bidirectional_dynamic_rnn: bidirectional_dynamic_rnn,
+        }
+        with rebound(replacements):
             yield
 
     def _dynamic_rnn(

@@ -78,7 +78,7 @@ def stand_in(module: torch.nn.Module, make_layer: MakeLayer) -> StandInLayer:
 
 @contextmanager
 def packing_stands_in() -> Iterator[None]:
-    """Swap the functions round the layers in every loaded module, and back.
+    """Have every call of the functions round the layers pass lengths along.
 
     Not for a process with other threads of torch.
     """

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,13 +72,13 @@ def main(folder: Path, names: list[str]) -> None:
     for name in names:
         description = write_folder(folder / name, name)
         assert description.build is not None
-        write(folder / name / description.weights, description.build.partition(":")[2])
+        write(folder / name / description.weights, globals()[description.build.partition(":")[2]])
 
 
-def write(prefix: Path, function: str, seed: int = 0) -> None:
+def write(prefix: Path, function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], seed: int = 0) -> None:
     """Build a model and write a checkpoint of random weights, biases too."""
     with tf.Graph().as_default(), tf.Session() as session:
-        globals()[function](tf.placeholder(tf.int64, [None, None]), tf.placeholder(tf.int64, [None]))
+        function(tf.placeholder(tf.int64, [None, None]), tf.placeholder(tf.int64, [None]))
         variables = tf.global_variables()
         generator = np.random.default_rng(seed)
         session.run(tf.global_variables_initializer())
