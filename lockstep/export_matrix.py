@@ -27,6 +27,7 @@ from exporters.export import (
     possible_artifacts,
     source_fingerprint,
 )
+from exporters.publish import latest
 from exporters.source import Description, Framework
 from exporters.unfused import unfused_cost
 from server.core.errors import BackendUnavailable
@@ -141,7 +142,7 @@ async def _export(rows: Sequence[str], order: Order, state: _State, on_progress:
                 return
             description = Description.read(folder / "description.json")
             fingerprint = source_fingerprint(description, folder)
-            if not order.again and state.rows.get(row, {}).get("source") == fingerprint:
+            if not order.again and state.rows.get(row, {}).get("source") == fingerprint and _stands(state, row, order):
                 return
             try:
                 known = await _row(description, folder, order, slots, on_progress)
@@ -154,6 +155,17 @@ async def _export(rows: Sequence[str], order: Order, state: _State, on_progress:
         for row in rows:
             group.create_task(one(row))
     return dict(sorted(errors.items()))
+
+
+def _stands(state: _State, row: str, order: Order) -> bool:
+    """Return whether what the figures are of is still published."""
+    passed = {cell["artifact"] for cell in state.rows[row]["cells"] if cell["status"] != "refused"}
+    published = latest(order.repository, row)
+    return not passed or (
+        published is not None
+        and published.manifest.source.sha256 == state.rows[row]["source"]
+        and passed <= {artifact.kind for artifact in published.manifest.artifacts}
+    )
 
 
 async def _row(
