@@ -357,9 +357,10 @@ async def _until_idle(target: Target) -> None:
     rows = -1.0
     while time.monotonic() < deadline_s:
         counters = await asyncio.to_thread(scrape, target.http)
-        if counters.get("queue_rows", 0.0) == 0 and counters["rows_total"] == rows:
+        executed = counters.get("rows_total", 0.0)  # not there before the first batch
+        if counters.get("queue_rows", 0.0) == 0 and executed == rows:
             return
-        rows = counters["rows_total"]
+        rows = executed
         await asyncio.sleep(0.5)
     raise LoadFailed(f"the server was still busy {_DRAIN_S:.0f} s after the load had ended")
 
