@@ -136,6 +136,7 @@ class Backend:
         if self._failures:
             self.restarts += 1
         self.workers.add(worker)
+        self.idle_workers.add(worker)
         self._down = self.start_failed = False
         self.reason = ""
         self._changed()
