@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.core.errors import InputTooLong, InvalidInput, LockstepError, ModelNotFound
-from server.core.messages import Encoding, Ids, ModelRef, Prediction, PredictRequest
+from server.core.messages import Encoding, Ids, ModelRef, Outcome, Prediction, PredictRequest
 from server.core.observer import Observer
 from server.core.timing import now_ns
 from server.repository.catalog import PublishedModel, Refused
@@ -233,9 +233,8 @@ class InFlight:
 
     def finish(self) -> Prediction:
         """Return the outcomes; raises the first row's error where the request is `all_or_none`."""
-        answered = iter(self._call.outcomes)
-        outcomes = [next(answered) if isinstance(row, Encoding) else row for row in self._encoded]
         request, manifest = self._request, self._served.manifest
+        outcomes = _outcomes(self._encoded, self._call)
         if request.all_or_none:
             try:
                 _raise_first(outcomes)
@@ -250,11 +249,20 @@ class InFlight:
             received_ns=request.received_ns,
             decoded_ns=request.decoded_ns,
             tokenized_ns=self._tokenized_ns,
-            outcomes=[outcome for outcome in outcomes if outcome is not None],
+            outcomes=outcomes,
         )
         last = prediction.last()
         self._gateway._observer.call_finished(prediction, last, last and prediction.phases(last))
         return prediction
+
+
+def _outcomes(encoded: Sequence[Encoding | InvalidInput], call: Call) -> list[Outcome]:
+    """Return every row's outcome, in order: its own error, or what the call it was queued with came to."""
+    answered = [outcome for outcome in call.outcomes if outcome is not None]
+    if len(answered) == len(encoded):
+        return answered
+    found = iter(answered)
+    return [next(found) if isinstance(row, Encoding) else row for row in encoded]
 
 
 def _joined(

@@ -71,6 +71,18 @@ class _Histogram:
         return list(zip(names, map(float, accumulate(self.counts)), strict=True))
 
 
+class _Calls:
+    """The calls of one backend that were answered."""
+
+    __slots__ = ("answered", "decode", "request", "tokenize")
+
+    def __init__(self) -> None:
+        self.answered = 0
+        self.decode = _Histogram(SECONDS_BUCKETS)
+        self.tokenize = _Histogram(SECONDS_BUCKETS)
+        self.request = _Histogram(SECONDS_BUCKETS)
+
+
 class _Phases:
     """The histograms of the phases of one backend's rows of one length bucket."""
 
@@ -86,7 +98,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._rows: defaultdict[tuple[str, str, str], _Phases] = defaultdict(_Phases)
-        self._calls: defaultdict[tuple[str, str, str], _Histogram] = defaultdict(lambda: _Histogram(SECONDS_BUCKETS))
+        self._calls: defaultdict[tuple[str, str], _Calls] = defaultdict(_Calls)
         self._batch_rows: defaultdict[tuple[str, str], _Histogram] = defaultdict(lambda: _Histogram(_ROWS_BUCKETS))
         self._predicted: defaultdict[tuple[str, str], _Histogram] = defaultdict(lambda: _Histogram(_RATIO_BUCKETS))
         self._counters: defaultdict[str, defaultdict[tuple[str, ...], float]] = defaultdict(lambda: defaultdict(float))
@@ -124,13 +136,13 @@ class Metrics:
 
     def call_finished(self, prediction: Prediction, last: Answer | None, phases: Phases | None) -> None:
         """Take note of a call that was answered, row by row."""
-        model, backend = prediction.model, last.batch.backend if last else prediction.backend or ""
-        self._count("calls", (model, backend, "answered"))
-        self._calls["decode", model, backend].add((prediction.decoded_ns - prediction.received_ns) / 1e9)
-        self._calls["tokenize", model, backend].add((prediction.tokenized_ns - prediction.decoded_ns) / 1e9)
+        backend = last.batch.backend if last else prediction.backend or ""
+        calls = self._calls[prediction.model, backend]
+        calls.answered += 1
+        calls.decode.add((prediction.decoded_ns - prediction.received_ns) / 1e9)
+        calls.tokenize.add((prediction.tokenized_ns - prediction.decoded_ns) / 1e9)
         if last is not None:
-            total_ns = last.batch.times.responded_ns - prediction.received_ns
-            self._calls["request", model, backend].add(total_ns / 1e9)
+            calls.request.add((last.batch.times.responded_ns - prediction.received_ns) / 1e9)
 
     def call_failed(self, model: str, version: int, backend: str | None, kind: str, elapsed_ns: int) -> None:
         """Take note of a call that failed as a whole."""
@@ -148,6 +160,9 @@ class Metrics:
             counter = CounterMetricFamily(f"lockstep_{name}", text, labels=labels)
             for key, value in self._counters[name].items():
                 counter.add_metric(key, value)
+            if name == "calls":
+                for backend_key, calls in self._calls.items():
+                    counter.add_metric((*backend_key, "answered"), calls.answered)
             yield counter
         rows = HistogramMetricFamily("lockstep_batch_rows", "Rows executed together", labels=["model", "backend"])
         for key, histogram in self._batch_rows.items():
@@ -161,9 +176,9 @@ class Metrics:
         yield ratio
         for name, text in _BY_CALL.items():
             family = HistogramMetricFamily(f"lockstep_{name}_seconds", f"{text}, seconds", labels=["model", "backend"])
-            for call_key, histogram in self._calls.items():
-                if call_key[0] == name:
-                    family.add_metric(call_key[1:], histogram.buckets(), histogram.total)
+            for key, calls in self._calls.items():
+                histogram = getattr(calls, name)
+                family.add_metric(key, histogram.buckets(), histogram.total)
             yield family
         for name, text in _BY_LENGTH.items():
             labels = ["model", "backend", "length"]
