@@ -18,7 +18,7 @@ import psutil
 from benchmarks.compare import Estimate
 from benchmarks.experiments import EXPERIMENTS, Experiment, Row
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 NOTES: Final = "<!-- Below this line nothing is generated. -->"
 """What follows this line in the report is kept when it is written again."""
 
@@ -58,7 +58,7 @@ class Results:
         """Read what `save` wrote. Raises `ValueError` for another format."""
         document = json.loads(path.read_text())
         if document.pop("format") != FORMAT:
-            raise ValueError(f"{path} is of another format: measure again without --resume")
+            raise ValueError(f"{path} is of another format: remove it, and measure again")
         rows = {key: Measured(**row) for key, row in document.pop("rows").items()}
         return cls(**document, rows=rows)
 

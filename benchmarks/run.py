@@ -121,7 +121,10 @@ def _results(options: argparse.Namespace) -> Results:
     """Return the results so far that are kept: all with --resume, those of other rows with --only."""
     if not options.json.is_file() or not (options.resume or options.only):
         return Results({})
-    results = Results.load(options.json)
+    try:
+        results = Results.load(options.json)
+    except (ValueError, TypeError, KeyError) as error:
+        sys.exit(f"{options.json}: {error}")
     if not options.resume:
         again = {
             row.key
