@@ -108,20 +108,20 @@ def to_onnx(
 
 def graph_to_onnx(
     graph: Any,
-    inputs: Sequence[str],
+    tensors: Mapping[str, str],
     folder: Path,
     handlers: Mapping[str, Handler] | None = None,
 ) -> dict[str, int]:
-    """As `to_onnx`, of a frozen GraphDef whose placeholders and output have the artifact's names."""
+    """As `to_onnx`, of a frozen GraphDef; `tensors` are its own names of the artifact's inputs and logits."""
     import tf2onnx
 
-    names = [*inputs, LOGITS]
+    inputs = [name for name in tensors if name != LOGITS]
     return _write(
         lambda known: tf2onnx.convert.from_graph_def(
             graph,
-            input_names=[f"{name}:0" for name in inputs],
-            output_names=[f"{LOGITS}:0"],
-            tensors_to_rename={f"{name}:0": name for name in names},
+            input_names=[tensors[name] for name in inputs],
+            output_names=[tensors[LOGITS]],
+            tensors_to_rename={theirs: ours for ours, theirs in tensors.items()},
             opset=_TF2ONNX_OPSET,
             custom_op_handlers=known,
         ),

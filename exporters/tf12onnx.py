@@ -37,9 +37,11 @@ def convert(files: SourceFiles, folder: Path, say: Say, *, fused: bool = True) -
         raise ConversionError(str(error)) from error
     say(f"converting (tf2onnx); recurrent loops that become fused operators: {standins.operators}")
     frozen = tf.compat.v1.graph_util.convert_variables_to_constants(
-        source.session, source.session.graph.as_graph_def(), [LOGITS]
+        source.session, source.session.graph.as_graph_def(), [source.logits.op.name]
     )
-    recurrent_ops = graph_to_onnx(frozen, source.inputs, folder, {MARKER_NODE: (standins.markers.handle, [])})
+    # The author may have called something of his own so: TensorFlow then numbers ours.
+    names = {name: tensor.name for name, tensor in {**source.tensors, LOGITS: source.logits}.items()}
+    recurrent_ops = graph_to_onnx(frozen, names, folder, {MARKER_NODE: (standins.markers.handle, [])})
     status = status_of(recurrent_ops)
     return Conversion(
         path=ONNX_FILE,
