@@ -74,12 +74,12 @@ def read(path: Path) -> Any:
 
     try:
         model = onnx.load(path, load_external_data=False)
+        for tensor in model.graph.initializer:
+            if uses_external_data(tensor):
+                raise SourceError(f"{path}: weight {tensor.name!r} is in another file; save the model in one")
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError, OSError) as error:
         raise SourceError(f"{path}: not a valid ONNX file ({str(error)[:200]})") from error
-    for tensor in model.graph.initializer:
-        if uses_external_data(tensor):
-            raise SourceError(f"{path}: weight {tensor.name!r} is in another file; save the model in one")
     return model
 
 

@@ -24,7 +24,7 @@ from tests.tiny.fixtures import TinySources
 def command(tiny_sources: TinySources, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any], Path]:
     """Exit code, report and repository of one export of a model that is right and one that is not."""
     repository = tmp_path_factory.mktemp("repository")
-    folders = [str(tiny_sources.folders[name]) for name in ("tiny-stacked-gru", "tiny-unmasked-rnn")]
+    folders = [str(tiny_sources.folders[name]) for name in ("tiny-stacked-gru", "tiny-unmasked-rnn", "tiny-bare-loop")]
     options = ["--to", "onnx", "--repository", str(repository), "--verify-with", str(tiny_sources.texts), "--json"]
     result = CliRunner().invoke(export, ["folder", *folders, *options], catch_exceptions=False)
     return result.exit_code, json.loads(result.stdout), repository
@@ -43,6 +43,13 @@ def test_a_refused_artifact_is_reported_by_the_exit_code_and_leaves_nothing(comm
     assert artifact["reason"].startswith("ignores where a row ends")
     assert "The source itself minds padding" in artifact["reason"]
     assert sorted(path.name for path in repository.iterdir()) == [".staging", "tiny-stacked-gru"]
+
+
+def test_a_bare_loop_over_a_cell_is_refused_with_advice(command: Command) -> None:
+    (artifact,) = command[1]["models"][2]["artifacts"]
+    assert artifact["status"] == "refused"
+    assert "a Python loop over the steps" in artifact["reason"]
+    assert "exporters.recurrent_loop.run_cell" in artifact["reason"]
 
 
 def test_two_packed_bidirectional_layers_become_two_fused_operators(command: Command) -> None:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from server.core.artifact import ArtifactSpec, TensorSpec
+from tests.tiny.texts import VOCABULARY
 
-VOCABULARY = 40
+__all__ = ["VOCABULARY", "answer", "weights", "write"]
 
 
 def weights(seed: int = 0) -> NDArray[np.float32]:

@@ -37,6 +37,7 @@ DESCRIPTIONS = {
         _describe("tiny-transformer", _TORCH, "Transformer", _SAFE, f"{TORCH}:transformer"),
         _describe("tiny-stacked-gru", _TORCH, "BiGRU", "weights.pt", f"{TORCH}:stacked_gru", activation="sigmoid"),
         _describe("tiny-unmasked-rnn", _TORCH, "RNN", _SAFE, f"{TORCH}:unmasked_rnn"),
+        _describe("tiny-bare-loop", _TORCH, "GRUCell", _SAFE, f"{TORCH}:bare_loop"),
         _describe("tiny-bigru", Framework.KERAS, "BiGRU", "model.keras", None),
         _describe("tiny-peephole", Framework.TF1, "LSTM, GRU, BiLSTM", "model", f"{TENSORFLOW_1}:peephole"),
         _describe("tiny-lstm", Framework.TF2, "LSTM", "checkpoint", f"{TENSORFLOW}:lstm"),

@@ -10,12 +10,19 @@ from server.runtimes.base import Ids, Lengths, Outputs
 from server.runtimes.onnxruntime_adapter import OnnxRuntimeAdapter
 
 
-class DyingAdapter(OnnxRuntimeAdapter):
+class DyingAdapter:
+    def __init__(self, honest: OnnxRuntimeAdapter) -> None:
+        self._honest = honest
+
     @classmethod
     def load(cls, artifact: ArtifactSpec, budget: Budget) -> DyingAdapter:
-        return cls(OnnxRuntimeAdapter.load(artifact, budget)._session, artifact)
+        return cls(OnnxRuntimeAdapter.load(artifact, budget))
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return self._honest.versions
 
     def execute(self, ids: Ids, lengths: Lengths) -> Outputs:
         if len(ids) > 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().execute(ids, lengths)
+        return self._honest.execute(ids, lengths)

@@ -123,17 +123,6 @@ class CellLoop(nn.Module):
         return self.head(torch.cat([outputs.sum(1) / lengths.unsqueeze(1), state, again], dim=1))
 
 
-class BareLoop(CellLoop):
-    """The loop that freezes the length axis."""
-
-    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        embedded = self.embedding(input_ids)
-        state = embedded.new_zeros(input_ids.shape[0], HIDDEN)
-        for step in range(embedded.shape[1]):
-            state = torch.where((step < lengths).unsqueeze(1), self.cell(embedded[:, step], state), state)
-        return self.head(state.repeat(1, 3))
-
-
 def rnn_cell() -> nn.Module:
     return CellLoop(nn.RNNCell(WIDTH, HIDDEN, nonlinearity="relu"))
 
@@ -144,10 +133,6 @@ def gru_cell() -> nn.Module:
 
 def lstm_cell() -> nn.Module:
     return CellLoop(nn.LSTMCell(WIDTH, HIDDEN, bias=False))
-
-
-def bare_loop() -> nn.Module:
-    return BareLoop(nn.GRUCell(WIDTH, HIDDEN))
 
 
 def relu_rnn() -> nn.Module:
