@@ -42,10 +42,13 @@ def served(model: BenchModel, folder: Path, *flags: str, instances: int, threads
 
 
 class Generator:
-    """The process that load comes from. A context manager; one measurement at a time."""
+    """Where load comes from: a process of its own for each measurement, one at a time. A context manager.
+
+    A fresh process, because gRPC's poller outlives the event loop that it was made for and disturbs the next.
+    """
 
     def __init__(self) -> None:
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +57,7 @@ class Generator:
         self._pool.shutdown(cancel_futures=True)
 
     def run(self, measure: Callable[[Plan], Figures], plan: Plan) -> Figures:
-        """Run one of `benchmarks.generator`'s functions in the generator's process; blocks."""
+        """Run a function in a process of its own; blocks."""
         return self._pool.submit(measure, plan).result(_MEASUREMENT_TIMEOUT_S)
 
 
