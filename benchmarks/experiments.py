@@ -159,8 +159,8 @@ class Bench:
         with served(self.model(name), self.servers, *flags, instances=CORES) as target:
             yield target
 
-    def saturated(self, name: BenchName, target: Target, way: Way, rows_a_call: int) -> Figures:
-        """Measure a server at saturation."""
+    def saturated(self, name: BenchName, target: Target, way: Way, rows_a_call: int, stretch: float = 1.0) -> Figures:
+        """Measure a server at saturation; `stretch` makes the window longer where few batches fit into it."""
         plan = SaturatedPlan(
             target,
             self.workload.texts,
@@ -168,7 +168,7 @@ class Bench:
             rows_a_call,
             ROWS_IN_FLIGHT,
             self.effort.warm_s[name],
-            self.effort.window_s[name],
+            self.effort.window_s[name] * stretch,
         )
         window = self.generator.run(generator.saturate, plan)
         return figures_of(window, self.bound(name)[2])
@@ -258,7 +258,8 @@ def _open_policies(name: BenchName, bench: Bench, stack: ExitStack, wanted: froz
     for policy in _POLICIES:
         if policy in wanted:
             target = stack.enter_context(bench.server(name, *_POLICIES[policy]))
-            conditions[policy] = partial(bench.saturated, name, target, "unary", ROWS_A_CALL)
+            stretch = 2.5 if policy == "first_come" else 1.0  # its batches take seconds
+            conditions[policy] = partial(bench.saturated, name, target, "unary", ROWS_A_CALL, stretch)
     return conditions
 
 

@@ -88,12 +88,12 @@ def commit() -> str:
     return f"{name}{' with changes' if changed else ''}"
 
 
-def markdown(results: Results, command: str, notes: str) -> str:
-    """Return the report; `notes` follow what is generated."""
+def markdown(results: Results, command: str, kept: Path, notes: str) -> str:
+    """Return the report of results that are kept in the file `kept`; `notes` follow what is generated."""
     parts = [
         "# Performance",
         "",
-        f"Written by `{command}`; the figures are in `reports/performance.json`.",
+        f"Written by `{command}`; every round is in `{kept}`.",
         "",
         *(f"- {name}: {value}" for name, value in results.circumstances.items()),
         f"- measured: {_dates(results)}",

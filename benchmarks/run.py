@@ -140,7 +140,8 @@ def _write(results: Results, options: argparse.Namespace) -> None:
     results.save(options.json)
     options.report.parent.mkdir(parents=True, exist_ok=True)
     command = "make bench" if not options.quick else "python -m benchmarks.run --quick"
-    options.report.write_text(markdown(results, command, notes_of(options.report)), encoding="utf-8")
+    kept = options.json if not options.json.is_absolute() else Path(options.json.name)
+    options.report.write_text(markdown(results, command, kept, notes_of(options.report)), encoding="utf-8")
 
 
 def _parse() -> argparse.Namespace:
