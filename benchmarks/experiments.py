@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from benchmarks.models import BenchModel, BenchName, prepare
 from benchmarks.offline import BUCKETS, ByLength, Split, buckets_of
 from benchmarks.workload import MAX_TOKENS, Workload
 from server.core.messages import Ids
+from server.scheduling.policy import Order
 
 Figures = dict[str, float]
 Round = Mapping[str, Mapping[str, float]]  # by condition
@@ -40,7 +41,9 @@ _POLICIES: Final[Mapping[str, tuple[str, ...]]] = {
     "none": ("--policy", "none"),
     "token_budget": ("--policy", "token_budget", "--budget-tokens", "512"),
     "first_come": ("--policy", "first_come", "--max-batch-rows", "32"),
+    **{f"order {order}": ("--order", order) for order in get_args(Order)},
 }
+"""Flags by condition: the policies, and the orders of `least_cost`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ class Experiment:
     key: str
     rows: tuple[Row, ...]
     open: Callable[[Bench, ExitStack, frozenset[str]], Conditions]
+    extra: bool = False  # measured only where `--only` names it: evidence for a default, not a row of the table
 
 
 @dataclass(slots=True)
@@ -401,6 +405,34 @@ def _lone_rows(model: str) -> tuple[Row, ...]:
     )
 
 
+def _order_rows(model: str) -> tuple[Row, ...]:
+    return tuple(
+        Row(
+            f"order-{order.replace('_', '-')}-{model}",
+            f"order {order} over oldest: throughput, 64 texts a call, {_TITLE[model]}",
+            None,
+            ("order oldest", f"order {order}"),
+            _over(f"order {order}", "order oldest", "work_per_s"),
+        )
+        for order in get_args(Order)
+        if order != "oldest"
+    )
+
+
+def _order_latency_rows() -> tuple[Row, ...]:
+    return tuple(
+        Row(
+            f"order-{order.replace('_', '-')}-95-{name}",
+            f"order {order} over none: {name}, Poisson at 95 % of what none saturates at, MiniLM",
+            None,
+            ("none", f"order {order}"),
+            _over(f"order {order}", "none", f"{name}_ms"),
+        )
+        for order in get_args(Order)
+        for name in ("p50", "p99")
+    )
+
+
 _TITLE: Final = {"bilstm": "BiLSTM", "minilm": "MiniLM"}
 
 EXPERIMENTS: Final = (
@@ -442,4 +474,7 @@ EXPERIMENTS: Final = (
         ),
         _open_hop,
     ),
+    Experiment("orders-bilstm", _order_rows("bilstm"), partial(_open_policies, "bench-bilstm"), extra=True),
+    Experiment("orders-minilm", _order_rows("minilm"), partial(_open_policies, "bench-minilm"), extra=True),
+    Experiment("orders-95", _order_latency_rows(), partial(_open_poisson, "bench-minilm", 0.95), extra=True),
 )

@@ -16,7 +16,7 @@ from typing import Final
 import psutil
 
 from benchmarks.compare import Estimate
-from benchmarks.experiments import EXPERIMENTS, Experiment, Row
+from benchmarks.experiments import EXPERIMENTS, Row
 
 FORMAT: Final = 2
 NOTES: Final = "<!-- Below this line nothing is generated. -->"
@@ -103,7 +103,7 @@ def markdown(results: Results, command: str, kept: Path, notes: str) -> str:
         "",
         "| row | bound | measured | | pairs | commit |",
         "| --- | --- | --- | --- | --- | --- |",
-        *(_line(row, results.rows.get(row.key)) for row in _rows(EXPERIMENTS)),
+        *(_line(row, results.rows.get(row.key)) for row in _rows(results)),
         "",
         _DEFINITIONS,
         "",
@@ -208,8 +208,11 @@ _SHOWN: Final = {
 }
 
 
-def _rows(experiments: Iterable[Experiment]) -> Iterable[Row]:
-    return (row for experiment in experiments for row in experiment.rows)
+def _rows(results: Results) -> Iterable[Row]:
+    """Return the rows of the report: those of every run, and of the others what was measured."""
+    return (
+        row for experiment in EXPERIMENTS for row in experiment.rows if not experiment.extra or row.key in results.rows
+    )
 
 
 def _dates(results: Results) -> str:

@@ -41,7 +41,7 @@ def main() -> int:
     options = _parse()
     if options.list:
         for experiment in EXPERIMENTS:
-            print(experiment.key)
+            print(f"{experiment.key}{' (only where it is named)' if experiment.extra else ''}")
             for row in experiment.rows:
                 print(f"    {row.key:36} {row.bound or ''!s:>8}  {row.figure}")
         return 0
@@ -57,7 +57,7 @@ def main() -> int:
         }
         failed = False
         for experiment in EXPERIMENTS:
-            rows = [row for row in experiment.rows if not options.only or {row.key, experiment.key} & set(options.only)]
+            rows = [row for row in experiment.rows if _wanted(experiment, row, options.only)]
             failed |= not _measure(experiment, rows, bench, results, options)
             _write(results, options)
     say(f"{options.report} and {options.json} are written")
@@ -111,6 +111,10 @@ def _measure(
     return True
 
 
+def _wanted(experiment: Experiment, row: Row, only: Sequence[str]) -> bool:
+    return bool({row.key, experiment.key} & set(only)) if only else not experiment.extra
+
+
 def _tell(number: int, name: str, figures: Figures) -> None:
     names = ("texts_per_s", "rows_per_s", "cpu_ms", "batch_rows", "padding", "p50_ms", "p99_ms", "echo_ms")
     brief = ", ".join(f"{name} {figures[name]:,.4g}" for name in names if name in figures)
@@ -127,10 +131,7 @@ def _results(options: argparse.Namespace) -> Results:
         sys.exit(f"{options.json}: {error}")
     if not options.resume:
         again = {
-            row.key
-            for experiment in EXPERIMENTS
-            for row in experiment.rows
-            if {row.key, experiment.key} & set(options.only)
+            row.key for experiment in EXPERIMENTS for row in experiment.rows if _wanted(experiment, row, options.only)
         }
         results.rows = {key: measured for key, measured in results.rows.items() if key not in again}
     return results
