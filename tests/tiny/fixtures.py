@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -29,6 +30,15 @@ REPOSITORY = {
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PROCESSES = 2
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let whoever changes the server, and no exporter, skip a minute of exports."""
+    parser.addoption(
+        "--tiny-repository",
+        type=Path,
+        help="keep the exported tiny models in this folder, and use them if they are there (stale once exporters change)",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +103,15 @@ def tiny_exports(
 
 
 @pytest.fixture(scope="session")
-def tiny_repository(tiny_exports: tuple[Path, dict[str, ExportReport]]) -> Path:
+def tiny_repository(request: pytest.FixtureRequest) -> Path:
     """A repository of the models of `REPOSITORY`. Do not change it."""
-    return tiny_exports[0]
+    kept: Path | None = request.config.getoption("--tiny-repository")
+    if kept is not None and all((kept / name).is_dir() for name in REPOSITORY):
+        return kept
+    repository: Path = request.getfixturevalue("tiny_exports")[0]
+    if kept is not None:
+        shutil.copytree(repository, kept)
+    return repository
 
 
 def _module_of(name: str) -> str:
