@@ -2,14 +2,14 @@
 
 Event-driven: time goes from one instant at which a worker is free to the next. The queue is what the server's is: a
 bounded view of arrays in order of arrival, and an arrival that finds it full is refused. A batch takes what the cost
-table says, plus an overhead, perhaps with noise; the policy predicts by the table alone.
+table says, plus an overhead, perhaps with noise; the policy predicts the first two.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from server.scheduling.waiting import FREE, NO_DEADLINE_NS, Indices, Waiting
 
 Nanoseconds = NDArray[np.int64]
 NEVER_NS = np.iinfo(np.int64).max
-_FIELDS = 5  # of `Waiting`
+_FIELDS = 6  # of `Waiting`
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +124,9 @@ def saturate(lengths: NDArray[np.int64], rows: int, in_flight: int, setting: Set
 
 @dataclass(slots=True)
 class _Queue:
-    """Waiting rows in order of arrival, as the server's `WaitingRows` has them, with each row's number."""
+    """Waiting rows in order of arrival, as the server's `WaitingRows` has them; a row is its own entry."""
 
     table: NDArray[np.int64]  # [fields, capacity]
-    number: NDArray[np.int64]  # [capacity]
     head: int = 0
     tail: int = 0
 
@@ -142,16 +141,14 @@ class _Queue:
         if self.tail + count > self.table.shape[1]:
             size = len(self)
             self.table[:, :size] = self.table[:, self.head : self.tail].copy()
-            self.number[:size] = self.number[self.head : self.tail].copy()
             self.head, self.tail = 0, size
         span = slice(self.tail, self.tail + count)
         self.table[0, span], self.table[1, span], self.table[2, span] = length, at_ns, due_ns
-        self.table[3, span], self.table[4, span] = 0, FREE
-        self.number[span] = numbers
+        self.table[3, span], self.table[4, span], self.table[5, span] = 0, FREE, numbers
         self.tail += count
 
     def remove(self, rows: Indices) -> NDArray[np.int64]:
-        taken: NDArray[np.int64] = self.number[self.head + rows]
+        taken: NDArray[np.int64] = self.table[5, self.head + rows]
         if int(rows.max()) + 1 == len(rows):  # the oldest: nothing moves
             self.head += len(rows)
             return taken
@@ -159,7 +156,6 @@ class _Queue:
         kept[rows] = False
         span, remaining = slice(self.head, self.tail), len(self) - len(rows)
         self.table[:, self.head : self.head + remaining] = self.table[:, span][:, kept]
-        self.number[self.head : self.head + remaining] = self.number[span][kept]
         self.tail = self.head + remaining
         return taken
 
@@ -178,12 +174,12 @@ class _Run:
 
     def __post_init__(self) -> None:
         capacity = 2 * self.setting.max_queue_rows + 64
-        self.queue = _Queue(np.zeros((_FIELDS, capacity), dtype=np.int64), np.zeros(capacity, dtype=np.int64))
+        self.queue = _Queue(np.zeros((_FIELDS, capacity), dtype=np.int64))
         self.announced = int(np.count_nonzero(self.at_ns < NEVER_NS))
 
     def to_the_end(self, *, closed: bool) -> Outcome:
         setting, rows = self.setting, len(self.length)
-        worker = WorkerView(0, True, setting.cost_ns)
+        worker = WorkerView(0, True, setting.cost_ns, overhead_ns=float(setting.overhead_ns))
         random = np.random.default_rng(setting.seed)
         start_ns, end_ns = np.full(rows, -1, dtype=np.int64), np.full(rows, -1, dtype=np.int64)
         times_served = np.zeros(rows, dtype=np.int64)
@@ -210,6 +206,7 @@ class _Run:
                     raise RuntimeError("the policy waits for ever")
                 heapq.heappush(free, (max(now_ns + 1, until_ns), number, 0))
                 continue
+            worker = replace(worker, planned=plan.planned)
             taken = self.queue.remove(plan.rows)
             longest = int(self.length[taken].max())
             took_ns = float(setting.cost_ns[len(taken), longest])

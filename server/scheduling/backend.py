@@ -19,7 +19,7 @@ from server.core.errors import BackendUnavailable
 from server.runtimes.worker_process import BatchFailed, Executed, Launch, WorkerProcess
 from server.scheduling.cost import CostModel, Measurement
 from server.scheduling.cost_store import CostStore
-from server.scheduling.policy import Limits
+from server.scheduling.policy import Limits, Planned
 from server.scheduling.warmup import cost_ns, measure
 
 _log = logging.getLogger("lockstep.backend")
@@ -28,6 +28,8 @@ _REFRESH_EVERY = 256
 """Batches between two tables for the policy: making one takes milliseconds."""
 _SLOWDOWN_RATE = 0.05
 _MOST_SLOWDOWN = 20.0
+_OVERHEAD_RATE = 0.05
+_MOST_OVERHEAD_NS = 2_000_000
 _BACKOFF_FIRST_S = 0.2
 _BACKOFF_MOST_S = 30.0
 
@@ -68,6 +70,8 @@ class Backend:
         self.limits = spec.limits  # narrower than the configured ones where the device ran out of memory
         self.cost = CostModel(spec.limits.max_rows, spec.max_tokens)
         self.slowdown = 1.0  # elapsed time / cost, of late
+        self.overhead_ns = 0.0  # the gateway's CPU time for a batch, of late
+        self.planned: Planned = ()  # batches that the last plan left
         self._store = store
         self._measuring = asyncio.Lock()
         self._on_gpu = spec.launch.budget.device != "cpu"
@@ -82,6 +86,7 @@ class Backend:
         self._starting = 0
         self._down = False
         self._failures = 0
+        self._spent_ns = 0
 
     @property
     def name(self) -> str:
@@ -145,6 +150,8 @@ class Backend:
     def worker_succeeded(self, executed: Executed, rows: int, length: int) -> float | None:
         """Learn from a batch, and forget earlier failures. Returns predicted / actual cost, where one was predicted."""
         self._failures = 0
+        self.overhead_ns += _OVERHEAD_RATE * (min(self._spent_ns, _MOST_OVERHEAD_NS) - self.overhead_ns)
+        self._spent_ns = 0
         if not self.cost.fitted:
             return None
         actual_ns = cost_ns(executed, on_gpu=self._on_gpu)
@@ -156,6 +163,10 @@ class Backend:
         elapsed_ns = executed.execute_end_ns - executed.execute_start_ns
         self.slowdown += _SLOWDOWN_RATE * (min(_MOST_SLOWDOWN, elapsed_ns / actual_ns) - self.slowdown)
         return predicted_ns / actual_ns
+
+    def spend(self, cpu_ns: int) -> None:
+        """Count what the gateway spends on batches: planning, padding, telling rows their answers."""
+        self._spent_ns += cpu_ns
 
     def keep_costs(self) -> None:
         """Write what was learned to the state folder."""

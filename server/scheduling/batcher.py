@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -265,11 +266,15 @@ class Batcher:
                 plan = self.spec.policy(self._backlog.view(), self._clock_ns(), view, others, backend.limits)
                 if isinstance(plan, Dispatch):
                     tenant.idle_since_ns = None
+                began_ns = time.thread_time_ns()
                     backend.idle_workers.discard(worker)
-                    return self._backlog.take(plan.rows)
+                    rows = self._backlog.take(plan.rows)
+                    backend.spend(time.thread_time_ns() - began_ns)
+                    return rows
             if tenant.asked:
                 return None
             if tenant.idle_since_ns is None:
+                    backend.planned = plan.planned
                 tenant.idle_since_ns = idle_from_ns
                 backend.idle_workers.add(worker)
                 self._slots.changed()
@@ -280,7 +285,7 @@ class Batcher:
 
     async def _execute(self, backend: Backend, worker: WorkerProcess, rows: list[Row]) -> None:
         """Execute rows together; each has its outcome, or became a suspect. Raises `BackendUnavailable`."""
-        dispatched_ns = self._clock_ns()
+        dispatched_ns, began_ns = self._clock_ns(), time.thread_time_ns()
         batch = pad([row.encoding.ids for row in rows], self.spec.pad_id)
         padded_ns = self._clock_ns()
         try:
@@ -289,6 +294,7 @@ class Batcher:
             self._observer.batch_abandoned(self.spec.model, self.spec.version, backend.name)
             self._suspect(backend, rows, error)
             if isinstance(error, BackendUnavailable):
+        backend.spend(time.thread_time_ns() - began_ns)
                 raise
             return
         except asyncio.CancelledError:
@@ -301,6 +307,7 @@ class Batcher:
         lengths = [len(row.encoding.ids) for row in rows]
         facts = BatchFacts(
             backend=backend.name,
+        began_ns = time.thread_time_ns()
             rows=batch.rows,
             length=batch.length,
             tokens=sum(lengths),
@@ -324,6 +331,7 @@ class Batcher:
     def _fail(self, row: Row, error: LockstepError) -> None:
         row.call.resolve(row.index, error)
         self._observer.row_failed(self.spec.model, self.spec.version, row.pinned_to, error)
+        backend.spend(time.thread_time_ns() - began_ns)
 
     def _suspect(self, backend: Backend, rows: Sequence[Row], error: BackendUnavailable | BatchFailed) -> None:
         """Suspect every row of a batch that failed. One that was alone in a batch refused is guilty at once."""
@@ -410,7 +418,9 @@ class Batcher:
             self.spec.spread or backend is preferred or preferred is None or not preferred.ready
         )
         costs = backend.cost.table() if backend.cost.fitted else None
-        return WorkerView(backend.index, takes_free, costs, backend.slowdown)
+        return WorkerView(
+            backend.index, takes_free, costs, backend.slowdown, backend.overhead_ns, planned=backend.planned
+        )
 
     def _by_preference(self) -> list[Backend]:
         taking = [one for one in self.backends if one.spec.takes_free_rows]

@@ -5,8 +5,10 @@ what its longest row makes it), and dynamic programming finds one:
 
     S[i] = min over k of S[i - k] + cost(k rows, length of row i)
 
-after TurboTransformers (Fang et al., PPoPP 2021, section 5). One group is dispatched, by the order that the limits
-name; the rest is planned again with what arrived meanwhile. Three promises bound the order:
+after TurboTransformers (Fang et al., PPoPP 2021, section 5). A batch costs its overhead too: its plan, and its way
+to the worker and back. One group is dispatched, by the order that the limits name. The rest is planned again with what
+arrived meanwhile; but where more rows waited than a window holds, the rest of its plan stands until it is used up, for
+taking the best groups out of a best partition leaves a best partition of the others. Three promises bound the order:
 
 - **Waiting**: while rows have waited past `max_wait_ns`, the oldest of them is in the next batch.
 - **Deadlines**: where all rows can still make theirs by the predicted times (earliest deadline first, in the batches
@@ -22,7 +24,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.scheduling.policy import Costs, Limits, Plan, Wait, WorkerView, dispatch, eligible
+from server.scheduling.policy import (
+    Costs,
+    Dispatch,
+    Limits,
+    Plan,
+    Planned,
+    Wait,
+    WorkerView,
+    dispatch,
+    eligible,
+    may_take,
+)
 from server.scheduling.waiting import NO_DEADLINE_NS, Indices, Waiting
 
 _PLANNED_BY_DEADLINE = 64
@@ -60,19 +73,24 @@ def least_cost(waiting: Waiting, now_ns: int, worker: WorkerView, others: Sequen
         return dispatch(rows)
     costs = worker.cost_ns if worker.cost_ns is not None else padded_tokens(limits, int(waiting.length[rows].max()))
     overdue = _oldest_overdue(waiting, rows, now_ns, limits)
-    group = _best_group(waiting, rows, now_ns, costs, limits, overdue)
-    return dispatch(_keeping_deadlines(waiting, rows, group, now_ns, costs * worker.slowdown, limits, overdue))
+    group = _planned_before(waiting, rows, worker, limits) if overdue is None else None
+    planned = worker.planned[1:]
+    if group is None:
+        group, planned = _planned_now(waiting, rows, now_ns, costs, worker.overhead_ns, limits, overdue)
+    kept = _keeping_deadlines(waiting, rows, group, now_ns, costs, worker.slowdown, limits, overdue)
+    return Dispatch(kept, planned if kept is group else ())
 
 
-def partition(lengths: NDArray[np.int64], costs: Costs, limits: Limits) -> Groups:
+def partition(lengths: NDArray[np.int64], costs: Costs, limits: Limits, overhead_ns: float = 0.0) -> Groups:
     """Return the partition of rows, sorted by length (ascending), into contiguous groups with the least total cost.
 
-    `costs` is [rows, length] from 0. No group exceeds the limits, but for a row that does so alone.
+    `costs` is [rows, length] from 0; each group costs `overhead_ns` more. No group exceeds the limits, but for a row
+    that does so alone.
     """
     count = len(lengths)
     largest = min(limits.max_rows, costs.shape[0] - 1, count)
     # by_end[i, k - 1]: the cost of a group of k rows whose longest is row i
-    by_end = costs[1 : largest + 1, lengths].T.copy()
+    by_end = costs[1 : largest + 1, lengths].T + overhead_ns
     area = lengths[:, None] * np.arange(1, largest + 1)
     area[:, 0] = 0
     by_end[area > limits.max_padded_tokens] = np.inf
@@ -106,45 +124,70 @@ def padded_tokens(limits: Limits, longest: int) -> Costs:
 
 def _oldest_overdue(waiting: Waiting, rows: Indices, now_ns: int, limits: Limits) -> int | None:
     """Return the row that has waited longest, where that is past the bound."""
+    if now_ns - int(waiting.arrival_ns[0]) < limits.max_wait_ns:
+        return None  # not even the oldest of all
     oldest = int(rows[waiting.arrival_ns[rows].argmin()])
     return oldest if now_ns - int(waiting.arrival_ns[oldest]) >= limits.max_wait_ns else None
 
 
-def _best_group(
-    waiting: Waiting, rows: Indices, now_ns: int, costs: Costs, limits: Limits, overdue: int | None
-) -> Indices:
-    """Return the group of the window's best partition that goes first."""
-    highest = rows[waiting.priority[rows] == waiting.priority[rows[0]]]
+def _planned_before(waiting: Waiting, rows: Indices, worker: WorkerView, limits: Limits) -> Indices | None:
+    """Return the group that the last plan has next; None where there is none, or it does not stand any more."""
+    if not worker.planned:
+        return None
+    numbers = worker.planned[0]
+    group: Indices = np.searchsorted(waiting.number, numbers)
+    if group[-1] >= len(waiting) or (waiting.number[group] != numbers).any():
+        return None  # some have left
+    if waiting.priority[group].min() < waiting.priority[rows[0]] or not may_take(waiting.pin[group], worker).all():
+        return None
+    if len(group) > 1 and len(group) * int(waiting.length[group].max()) > limits.max_padded_tokens:
+        return None
+    return group
+
+
+def _planned_now(
+    waiting: Waiting,
+    rows: Indices,
+    now_ns: int,
+    costs: Costs,
+    overhead_ns: float,
+    limits: Limits,
+    overdue: int | None,
+) -> tuple[Indices, Planned]:
+    """Return the group of the window's best partition that goes first, and the others where the window was full."""
+    candidates = rows[: limits.window_rows + 1]  # those of the highest priority lie first
+    highest = candidates[waiting.priority[candidates] == waiting.priority[rows[0]]]
     window = highest[: limits.window_rows]
     if overdue is not None and overdue not in window:
         window = np.append(window[: limits.window_rows - 1], overdue)
     order = window[np.argsort(waiting.length[window], kind="stable")]
-    groups = partition(waiting.length[order], costs, limits)
+    groups = partition(waiting.length[order], costs, limits, overhead_ns)
+    ranks = _ranks(groups, waiting, order, now_ns, limits)
     if overdue is not None:
-        place = int(np.flatnonzero(order == overdue)[0])
-        chosen = int(np.searchsorted(groups.ends, place, side="right"))
-    else:
-        chosen = _first(groups, waiting, order, now_ns, limits)
-    group: Indices = order[groups.starts[chosen] : groups.ends[chosen]]
-    return group
+        chosen = int(np.searchsorted(groups.ends, np.flatnonzero(order == overdue)[0], side="right"))
+        return order[groups.starts[chosen] : groups.ends[chosen]], ()
+    ranked = ranks.argsort(kind="stable") if len(highest) > limits.window_rows else [ranks.argmin()]
+    first, *rest = (order[groups.starts[one] : groups.ends[one]] for one in ranked)
+    return first, tuple(np.sort(waiting.number[group]) for group in rest)
 
 
-def _first(groups: Groups, waiting: Waiting, order: Indices, now_ns: int, limits: Limits) -> int:
-    """Return which group goes first by the order that the limits name; the earlier of equals."""
+def _ranks(groups: Groups, waiting: Waiting, order: Indices, now_ns: int, limits: Limits) -> NDArray[np.float64]:
+    """Return a number for each group; they go in ascending order, as the limits want it."""
     if limits.order == "shortest":
-        return int((groups.cost_ns / groups.sizes).argmin())
+        rate: NDArray[np.float64] = groups.cost_ns / groups.sizes
+        return rate
     oldest_ns = np.minimum.reduceat(waiting.arrival_ns[order], groups.starts)
     if limits.order == "oldest":
-        return int(oldest_ns.argmin())
+        return oldest_ns.astype(np.float64)
     if limits.order == "slack":
         deadline_ns = np.minimum.reduceat(waiting.deadline_ns[order], groups.starts)
         # without deadlines, the bound on waiting is one
-        due_ns = np.minimum(deadline_ns, oldest_ns + limits.max_wait_ns)
-        return int((due_ns - groups.cost_ns).argmin())
+        due_ns = np.minimum(deadline_ns, oldest_ns + limits.max_wait_ns).astype(np.float64)
+        return due_ns - groups.cost_ns
     waited_ns = (now_ns - oldest_ns).astype(np.float64)
     if limits.order == "response_ratio":
-        return int(((waited_ns + groups.cost_ns) / groups.cost_ns).argmax())
-    return int((waited_ns + groups.cost_ns).argmax())
+        return -(waited_ns + groups.cost_ns) / groups.cost_ns
+    return -(waited_ns + groups.cost_ns)
 
 
 def _keeping_deadlines(
@@ -153,16 +196,23 @@ def _keeping_deadlines(
     group: Indices,
     now_ns: int,
     costs: Costs,
+    slowdown: float,
     limits: Limits,
     overdue: int | None,
 ) -> Indices:
     """Return `group`, or what must go first for every row to make its deadline, where that is possible."""
+    earliest_ns = int(waiting.deadline_ns.min())
+    if earliest_ns == NO_DEADLINE_NS:
+        return group
+    if float(costs[1, waiting.length].sum()) * slowdown <= earliest_ns - now_ns:
+        return group  # in any order, even one by one
     urgent = rows[waiting.deadline_ns[rows] < NO_DEADLINE_NS]
     if not len(urgent):
         return group
     slack_ns = int(waiting.deadline_ns[urgent].min()) - now_ns
-    if float(costs[1, waiting.length[rows]].sum()) <= slack_ns:
-        return group  # in any order, even one by one
+    if float(costs[1, waiting.length[rows]].sum()) * slowdown <= slack_ns:
+        return group  # the rows that press are not this worker's
+    costs = costs * slowdown
     if len(urgent) > _JUDGED_BY_DEADLINE:
         urgent = urgent[np.argpartition(waiting.deadline_ns[urgent], _JUDGED_BY_DEADLINE)[:_JUDGED_BY_DEADLINE]]
     urgent = urgent[np.argsort(waiting.deadline_ns[urgent], kind="stable")]

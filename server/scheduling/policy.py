@@ -19,9 +19,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from server.scheduling.waiting import FREE, Indices, Waiting
+from server.scheduling.waiting import FREE, Indices, Numbers, Waiting
 
 Costs = NDArray[np.float64]
+Planned = tuple[Numbers, ...]
+"""Batches to come, each as the numbers of its rows."""
 Order = Literal["oldest", "slack", "shortest", "response_ratio", "wait_and_duration"]
 
 
@@ -33,6 +35,8 @@ class WorkerView:
     takes_free: bool  # may take rows that name no backend
     cost_ns: Costs | None = None  # predicted, [rows, length] from 0; None: padded tokens
     slowdown: float = 1.0  # wall time / the time that `cost_ns` predicts
+    overhead_ns: float = 0.0  # what a batch costs beside its execution: its plan, its way to the worker and back
+    planned: Planned = ()  # what the last `Dispatch` to this backend left
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Dispatch:
     """Execute these rows together now: indices into the view."""
 
     rows: Indices
+    planned: Planned = ()  # what would go next; to be handed back with the next view, where it may be heeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +71,20 @@ Policy = Callable[[Waiting, int, WorkerView, Sequence[WorkerView], Limits], Plan
 """(waiting, now_ns, worker, the model's other workers, limits) -> plan."""
 
 
+def may_take(pin: NDArray[np.int64], worker: WorkerView) -> NDArray[np.bool_]:
+    """Return of each pin whether the worker may take such a row."""
+    mine: NDArray[np.bool_] = pin == worker.backend
+    if worker.takes_free:
+        mine |= pin == FREE
+    return mine
+
+
 def eligible(waiting: Waiting, worker: WorkerView) -> Indices:
     """Return the rows that the worker may take: highest priority first, oldest first among equals."""
-    mine = waiting.pin == worker.backend
-    if worker.takes_free:
-        mine |= waiting.pin == FREE
-    rows = np.flatnonzero(mine)
-    priority = waiting.priority[rows]
-    if len(rows) and priority.min() == priority.max():
+    rows = np.flatnonzero(may_take(waiting.pin, worker))
+    if not len(rows) or waiting.priority.min() == waiting.priority.max():
         return rows
-    return rows[np.argsort(-priority, kind="stable")]
+    return rows[np.argsort(-waiting.priority[rows], kind="stable")]
 
 
 def none(waiting: Waiting, now_ns: int, worker: WorkerView, others: Sequence[WorkerView], limits: Limits) -> Plan:

@@ -48,7 +48,7 @@ def queue(rows: list[tuple[int, int, int, int]], deadlines: list[int] | None = N
     ordered = sorted(rows, key=lambda row: -row[1])
     table = np.array(ordered, dtype=np.int64).reshape(len(rows), 4)
     deadline = np.array(deadlines if deadlines else [NO_DEADLINE_NS] * len(rows), dtype=np.int64)
-    return Waiting(table[:, 0], NOW - table[:, 1] * MS, deadline, table[:, 2], table[:, 3])
+    return Waiting(table[:, 0], NOW - table[:, 1] * MS, deadline, table[:, 2], table[:, 3], np.arange(len(rows)))
 
 
 def area(waiting: Waiting, rows: np.ndarray) -> int:
@@ -182,3 +182,76 @@ def test_without_measured_costs_it_plans_by_padded_tokens() -> None:
     plan = least_cost(waiting, NOW, WorkerView(0, True), (), Limits())
     assert isinstance(plan, Dispatch)
     assert waiting.length[plan.rows].tolist() == [4] * 8
+
+
+def window_of(rows: int) -> tuple[Waiting, Costs, Limits]:
+    """Return more rows than a window holds, lengths mixed; nothing presses."""
+    lengths = np.random.default_rng(3).integers(1, MAX_LENGTH, rows).tolist()
+    waiting = queue([(length, 10, 0, FREE) for length in lengths])
+    return waiting, costs_of(fixed=1, row=0.1, token=0.02, square=0), Limits(max_rows=8, window_rows=24)
+
+
+def without(waiting: Waiting, rows: np.ndarray) -> Waiting:
+    return Waiting(*(np.delete(getattr(waiting, name), rows) for name in Waiting.__slots__))
+
+
+def dispatched(waiting: Waiting, worker: WorkerView, limits: Limits) -> Dispatch:
+    plan = least_cost(waiting, NOW, worker, (), limits)
+    assert isinstance(plan, Dispatch)
+    return plan
+
+
+@given(rows=st.integers(25, 60), overhead=st.floats(0, 5))
+def test_the_plan_of_a_full_window_is_used_up_and_was_the_best_of_its_window(rows: int, overhead: float) -> None:
+    waiting, table, limits = window_of(rows)
+    worker = WorkerView(0, True, table, overhead_ns=overhead * MS)
+    window = np.sort(waiting.length[: limits.window_rows])
+    taken: list[int] = []
+    total, plan = 0.0, None
+    while plan is None or plan.planned:
+        plan = dispatched(waiting, worker, limits)
+        total += cost(table, waiting, plan.rows) + overhead * MS
+        taken += waiting.number[plan.rows].tolist()
+        waiting = without(waiting, plan.rows)
+        worker = WorkerView(0, True, table, overhead_ns=overhead * MS, planned=plan.planned)
+    assert sorted(taken) == list(range(limits.window_rows))
+    assert total == pytest.approx(partition(window, table, limits, overhead * MS).total_ns)
+
+
+def test_a_window_that_was_not_full_is_planned_again_with_what_arrived() -> None:
+    waiting, table, limits = window_of(24)
+    assert dispatched(waiting, WorkerView(0, True, table), limits).planned == ()
+
+
+@pytest.mark.parametrize("presses", ["overdue", "priority", "gone", "not mine", "memory"])
+def test_a_plan_stands_no_longer_where_something_presses(presses: str) -> None:
+    waiting, table, limits = window_of(60)
+    first = dispatched(waiting, WorkerView(0, True, table), limits)
+    waiting = without(waiting, first.rows)
+    worker = WorkerView(0, True, table, planned=first.planned)
+    next_group = np.searchsorted(waiting.number, first.planned[0])
+    assert dispatched(waiting, worker, limits).rows.tolist() == next_group.tolist()
+    if presses == "overdue":
+        waiting.arrival_ns[0] = 0
+        assert 0 in dispatched(waiting, worker, limits).rows
+    elif presses == "priority":
+        waiting.priority[-1] = 1
+        assert dispatched(waiting, worker, limits).rows.tolist() == [len(waiting) - 1]
+    elif presses == "gone":
+        waiting = without(waiting, next_group[:1])
+        again = dispatched(waiting, WorkerView(0, True, table), limits)
+        assert dispatched(waiting, worker, limits).rows.tolist() == again.rows.tolist()
+    elif presses == "not mine":
+        waiting.pin[next_group] = 1
+        assert not set(dispatched(waiting, worker, limits).rows.tolist()) & set(next_group.tolist())
+    else:
+        narrow = Limits(max_rows=8, window_rows=24, max_padded_tokens=MAX_LENGTH)
+        assert area(waiting, dispatched(waiting, worker, narrow).rows) <= MAX_LENGTH
+
+
+def test_what_a_batch_costs_beside_its_execution_makes_batches_larger() -> None:
+    waiting = queue([(length, 1, 0, FREE) for length in range(10, 26)])
+    table = costs_of(fixed=0.01, row=0, token=0.05, square=0)
+    lean = dispatched(waiting, WorkerView(0, True, table), Limits(max_rows=16))
+    burdened = dispatched(waiting, WorkerView(0, True, table, overhead_ns=10.0 * MS), Limits(max_rows=16))
+    assert len(lean.rows) < len(burdened.rows)

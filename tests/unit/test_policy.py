@@ -14,7 +14,9 @@ def queue(rows: list[tuple[int, int, int]]) -> Waiting:
     """Build a queue of (length, priority, pin), arrived one nanosecond apart."""
     table = np.array(rows, dtype=np.int64).reshape(len(rows), 3)
     arrivals = np.arange(len(rows), dtype=np.int64)
-    return Waiting(table[:, 0], arrivals, np.full(len(rows), NO_DEADLINE_NS), table[:, 1], table[:, 2])
+    return Waiting(
+        table[:, 0], arrivals, np.full(len(rows), NO_DEADLINE_NS), table[:, 1], table[:, 2], np.arange(len(rows))
+    )
 
 
 queues = st.lists(st.tuples(st.integers(1, 600), st.integers(-2, 2), st.sampled_from([FREE, 0, 1])), max_size=80).map(

@@ -15,10 +15,12 @@ def add(waiting: WaitingRows[int], value: int) -> None:
 def test_arrays_follow_entries_through_any_sequence_of_adds_and_removals(steps: list[object]) -> None:
     waiting: WaitingRows[int] = WaitingRows(capacity=2)
     expected: list[int] = []
+    numbers: dict[int, int] = {}
     for number, step in enumerate(steps):
         if step == "add":
             add(waiting, number)
             expected.append(number)
+            numbers[number] = int(waiting.view().number[-1])
         else:
             assert isinstance(step, set)
             rows = [row for row in sorted(step, reverse=True) if row < len(expected)]
@@ -30,3 +32,5 @@ def test_arrays_follow_entries_through_any_sequence_of_adds_and_removals(steps: 
         assert len(waiting) == len(view) == len(expected)
         for column in (view.length, view.arrival_ns, view.deadline_ns, view.priority, view.pin):
             assert column.tolist() == expected
+        assert view.number.tolist() == [numbers[value] for value in expected]
+        assert (np.diff(view.number) > 0).all()
