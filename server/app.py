@@ -7,13 +7,14 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 from aiohttp import web
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health import aio as health
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from server.config import BackendConfig, ModelConfig, ServerConfig
 from server.core.artifact import Budget
@@ -25,6 +26,9 @@ from server.metrics import Metrics
 from server.repository.catalog import PublishedModel, Refused, scan
 from server.repository.manifest import Artifact, backend_name
 from server.rpc import inference, sentiment
+from server.rpc.access_log import AccessLog
+from server.rpc.guard import CallLimits, Guard
+from server.rpc.stream import StreamLimits
 from server.runtimes.registry import ADAPTERS
 from server.runtimes.worker_process import Launch
 from server.scheduling.backend import BackendSpec
@@ -33,8 +37,11 @@ from server.scheduling.cost_store import CostStore, hardware
 from server.scheduling.policies import POLICIES
 from server.scheduling.policy import Limits
 from server.scheduling.slots import WorkerSlots
+from server.security import InsecureConfiguration, Security
 from server.text.encoder import TextEncoder
+from server.tls import TlsFiles
 from server.web import application
+from server.web_guard import guard
 
 _log = logging.getLogger("lockstep.app")
 _UNBOUNDED = 2**31 - 1
@@ -55,12 +62,17 @@ class App:
         self.http_port = 0
         self.device = resolve_device(config.device)
         try:
+            self.security = Security(config)
+        except InsecureConfiguration as error:
+            raise ConfigurationError(error.message) from error
+        try:
             catalog = scan(config.repository)
         except OSError as error:
             raise ConfigurationError(str(error)) from error
         self.statistics = Statistics()
         self.metrics = Metrics()
-        self._observer = Observers(self.statistics, self.metrics)
+        self._access_log = AccessLog() if config.access_log else None
+        self._observer = Observers(self.statistics, self.metrics, *filter(None, [self._access_log]))
         self._adapters = adapters
         self._costs = CostStore(config.state)
         self._hardware = hardware()
@@ -87,35 +99,38 @@ class App:
 
     async def start(self) -> None:
         """Bind both ports and start the preferred workers. Raises `ConfigurationError` where a port cannot be bound."""
-        self._grpc = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", self.config.max_message_bytes),
-                ("grpc.max_send_message_length", self.config.max_message_bytes),
-                ("grpc.so_reuseport", 0),
-                # gRPC would drop calls that it has not handed to us, as CANCELLED and without pushback:
-                # every call must reach admission, whose refusals say what to do.
-                ("grpc.server.max_pending_requests", _UNBOUNDED),
-                ("grpc.server.max_pending_requests_hard_limit", _UNBOUNDED),
-            ]
-        )
-        most = self.config.max_stream_messages
+        asyncio.get_running_loop().set_exception_handler(self._on_loop_exception)
+        self._grpc = grpc.aio.server(options=grpc_options(self.config))
+        most_bytes = self.config.max_message_bytes
+        of_streams = StreamLimits(self.config.max_stream_messages, most_bytes, self._observer.limit_reached)
         services = (
-            inference.InferenceService(self.gateway, self.statistics, most),
-            sentiment.SentimentService(self.gateway, most),
+            inference.InferenceService(self.gateway, self.statistics, of_streams),
+            sentiment.SentimentService(self.gateway, of_streams),
         )
-        self._grpc.add_generic_rpc_handlers(tuple(service.handler() for service in services))
         self._streams = [service.streams for service in services]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        reflection.enable_server_reflection(_SERVICES, self._grpc)
+        handlers = [service.handler() for service in services] + [_health_handler(self._health)]
+        if self.config.reflection:
+            handlers.append(_reflection_handler())
+        limits = CallLimits(self.config.max_calls, self.config.max_streams, most_bytes)
+        tokens, tls = self.security.tokens, self.security.tls
+        self._guard = Guard(handlers, limits, self._observer.limit_reached, tokens=tokens, access_log=self._access_log)
+        self._grpc.add_generic_rpc_handlers((self._guard,))
         try:
-            self.grpc_port = self._grpc.add_insecure_port(self.config.grpc)
+            if tls is None:
+                self.grpc_port = self._grpc.add_insecure_port(self.config.grpc)
+            else:
+                self.grpc_port = self._grpc.add_secure_port(self.config.grpc, _credentials(tls))
         except RuntimeError as error:
             raise ConfigurationError(f"cannot listen on {self.config.grpc} (gRPC): is it in use?") from error
         host, _, port = self.config.http.rpartition(":")
-        self._web = web.AppRunner(application(self.gateway, self.metrics.registry), access_log=None)
+        pages = application(self.gateway, self.metrics.registry)
+        if tokens is not None:
+            pages.middlewares.append(guard(tokens))
+        self._web = web.AppRunner(pages, access_log=None)
         await self._web.setup()
         try:
-            site = web.TCPSite(self._web, host.strip("[]"), int(port))
+            context = tls.context if tls is not None else None
+            site = web.TCPSite(self._web, host.strip("[]"), int(port), ssl_context=context)
             await site.start()
         except OSError as error:
             await self._web.cleanup()
@@ -135,7 +150,9 @@ class App:
 
     async def stop(self) -> None:
         """Drain: say that we are not ready, answer what was accepted, stop the workers. Bounded by `drain_s`."""
+        self.gateway.drain()
         await self._health.enter_graceful_shutdown()
+        self._guard.drain()
         for streams in self._streams:
             streams.drain()
         await self._grpc.stop(self.config.drain_s)
@@ -228,6 +245,13 @@ class App:
             prepare_ahead=int(device != "cpu") if ahead is None else ahead,
         )
 
+    def _on_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Count the answers whose client had gone, which gRPC leaves to the loop as errors; log anything else."""
+        if isinstance(context.get("exception"), grpc.aio.InternalError):
+            self.metrics.answer_undelivered()
+        else:
+            loop.default_exception_handler(context)
+
     def _readiness_may_have_changed(self) -> None:
         self._readiness_changed.set()
 
@@ -241,6 +265,68 @@ class App:
             for service in ("", inference.SERVICE, sentiment.SERVICE):
                 await self._health.set(service, serving if self.gateway.ready else not_serving)
             await self._readiness_changed.wait()
+
+
+def grpc_options(config: ServerConfig) -> list[tuple[str, int]]:
+    """Return gRPC's own limits: what a connection may do, and when it is closed."""
+    return [
+        # We refuse messages over the limit by name; what is far over it, gRPC refuses before it is in memory.
+        ("grpc.max_receive_message_length", min(_UNBOUNDED, 2 * config.max_message_bytes)),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),
+        # gRPC would drop calls that it has not handed to us, as CANCELLED and without pushback:
+        # every call must reach admission, whose refusals say what to do.
+        ("grpc.server.max_pending_requests", _UNBOUNDED),
+        ("grpc.server.max_pending_requests_hard_limit", _UNBOUNDED),
+        ("grpc.max_allowed_incoming_connections", config.max_connections),
+        ("grpc.max_concurrent_streams", config.max_connection_calls),
+        # A peer that is gone without a word is found out; one that pings without end is shown the door.
+        ("grpc.keepalive_time_ms", config.keepalive_s * 1000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", config.min_ping_s * 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_ping_strikes", 2),
+    ]
+
+
+def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
+    """Return credentials that follow the files as they are read again: gRPC asks at every handshake."""
+
+    def current() -> grpc.ServerCertificateConfiguration:
+        pem = tls.pem
+        return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificates)], pem.client_ca)
+
+    return grpc.dynamic_ssl_server_credentials(
+        current(), current, require_client_authentication=tls.client_ca is not None
+    )
+
+
+def _health_handler(servicer: health.HealthServicer) -> grpc.GenericRpcHandler:
+    request, response = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
+    return grpc.method_handlers_generic_handler(
+        HEALTH_SERVICE,
+        {
+            "Check": grpc.unary_unary_rpc_method_handler(
+                servicer.Check, request.FromString, response.SerializeToString
+            ),
+            "Watch": grpc.unary_stream_rpc_method_handler(
+                servicer.Watch, request.FromString, response.SerializeToString
+            ),
+        },
+    )
+
+
+def _reflection_handler() -> grpc.GenericRpcHandler:
+    return grpc.method_handlers_generic_handler(
+        reflection.SERVICE_NAME,
+        {
+            "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
+                reflection.aio.ReflectionServicer(_SERVICES).ServerReflectionInfo,
+                reflection_pb2.ServerReflectionRequest.FromString,
+                reflection_pb2.ServerReflectionResponse.SerializeToString,
+            )
+        },
+    )
 
 
 def resolve_device(wanted: str) -> str:

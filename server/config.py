@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from server.logs import LogFormat
 from server.scheduling.policy import Order
 
 PolicyName = Literal["least_cost", "token_budget", "first_come", "none"]
@@ -69,6 +70,20 @@ class ServerConfig(_Section):
     grpc: Annotated[str, Field(description="Address of the gRPC port; port 0 takes any.")] = "127.0.0.1:8001"
     http: Annotated[str, Field(description="Address of the HTTP port.")] = "127.0.0.1:8002"
 
+    tls_cert: Annotated[Path | None, Field(description="PEM file of the certificate chain, for both ports.")] = None
+    tls_key: Annotated[Path | None, Field(description="PEM file of its key.")] = None
+    tls_client_ca: Annotated[
+        Path | None, Field(description="PEM file of the authorities that clients' certificates must be signed by.")
+    ] = None
+    tokens: Annotated[
+        Path | None,
+        Field(description="File of bearer tokens, a line each: role name sha256:DIGEST; SIGHUP rereads it."),
+    ] = None
+    require_auth: Annotated[
+        bool, Field(description="Refuse to listen beyond this machine without TLS and tokens or client certificates.")
+    ] = False
+    reflection: Annotated[bool, Field(description="Describe the services to whoever may call them.")] = True
+
     policy: Annotated[PolicyName, Field(description="Which waiting rows are executed together.")] = "least_cost"
     order: Annotated[Order, Field(description="Which group of least_cost's plan goes first.")] = "shortest"
     max_wait_ms: Annotated[
@@ -110,6 +125,23 @@ class ServerConfig(_Section):
     ] = 1_024
     max_text_bytes: Annotated[int, Field(ge=1, description="Bytes of one text.")] = 256 * 1024
     max_message_bytes: Annotated[int, Field(ge=1, description="Bytes of one gRPC message.")] = 16 * 1024 * 1024
+    max_calls: Annotated[int, Field(ge=1, description="Unary calls that are answered at once.")] = 16_384
+    max_streams: Annotated[int, Field(ge=1, description="Streams that are open at once.")] = 1_024
+    max_connections: Annotated[int, Field(ge=1, description="gRPC connections; further ones are closed.")] = 4_096
+    max_connection_calls: Annotated[
+        int, Field(ge=1, description="Calls and streams at once on one connection; further ones wait in the client.")
+    ] = 4_096
+    keepalive_s: Annotated[
+        int, Field(ge=1, description="Seconds of silence after which a connection is probed, and closed if it is dead.")
+    ] = 60
+    min_ping_s: Annotated[
+        int, Field(ge=1, description="Clients that ping more often than each so many seconds are disconnected.")
+    ] = 10
+
+    log_format: Annotated[LogFormat, Field(description="How the log is written: a line or a JSON object each.")] = (
+        "text"
+    )
+    access_log: Annotated[bool, Field(description="Log a line for every call; it costs some CPU time.")] = False
     drain_s: Annotated[
         float, Field(ge=0, description="Seconds that accepted calls have to finish after SIGTERM or Ctrl-C.")
     ] = 30.0

@@ -132,3 +132,6 @@ class Statistics:
         """Count a call that failed as a whole; one that names no served model is nobody's."""
         if model:
             self._backends[model, version, backend].fail.add(elapsed_ns)
+
+    def limit_reached(self, limit: str) -> None:
+        """Leave these to the metrics."""

@@ -67,11 +67,16 @@ class Gateway:
         self._limits = limits
         self._observer = observer
         self._clock_ns = clock_ns
+        self._draining = False
+
+    def drain(self) -> None:
+        """Be ready no more: what was accepted is answered, and others should go elsewhere."""
+        self._draining = True
 
     @property
     def ready(self) -> bool:
-        """Whether every accepted model has a backend that can execute."""
-        return all(model.batcher.ready for model in self.models.values())
+        """Whether every accepted model has a backend that can execute, and the server is not stopping."""
+        return not self._draining and all(model.batcher.ready for model in self.models.values())
 
     def model(self, ref: ModelRef) -> ServedModel:
         """Find a model; a call that names none gets the only one. Raises `ModelNotFound`."""
@@ -147,8 +152,10 @@ class Gateway:
         if not request.rows:
             raise InvalidInput("the call holds no rows: send at least one")
         if len(request.rows) > self._limits.max_rows:
+            self._observer.limit_reached("max_call_rows")
             raise InvalidInput(
-                f"the call holds {len(request.rows)} rows, at most {self._limits.max_rows} are taken: send fewer a call"
+                f"the call holds {len(request.rows)} rows, at most {self._limits.max_rows} are taken "
+                "(--max-call-rows): send fewer a call"
             )
         return served
 
@@ -204,7 +211,8 @@ class Gateway:
         size = len(text.encode())
         if size <= limit:
             return None
-        return InputTooLong(f"the text has {size} bytes, at most {limit} are taken: shorten it")
+        self._observer.limit_reached("max_text_bytes")
+        return InputTooLong(f"the text has {size} bytes, at most {limit} are taken (--max-text-bytes): shorten it")
 
 
 class InFlight:

@@ -148,6 +148,14 @@ class Metrics:
         """Take note of a call that failed as a whole."""
         self._count("calls", (model, backend or "", kind))
 
+    def limit_reached(self, limit: str) -> None:
+        """Count what a limit refused."""
+        self._count("rejected", (limit,))
+
+    def answer_undelivered(self) -> None:
+        """Count an answer or status that could not be sent: its client had gone."""
+        self._count("undelivered_answers", ())
+
     def expose(self, gateway: Gateway) -> None:
         """Expose the counts, and the state of the gateway at the moment of a scrape."""
         self.registry.register(_Collector(lambda: [*self._families(), *_state(gateway)]))
@@ -196,6 +204,8 @@ COUNTERS: dict[str, tuple[str, list[str]]] = {
     "abandoned_batches": ("Executions that did not complete", ["model", "backend"]),
     "execute_cpu_seconds": ("CPU time of workers while they executed", ["model", "backend"]),
     "row_errors": ("Queued rows that were not answered, by error", ["model", "backend", "error"]),
+    "rejected": ("Calls, messages, rows and streams that a limit refused, by its name", ["limit"]),
+    "undelivered_answers": ("Answers and statuses that could not be sent: the client had gone", []),
     "calls": ("Calls, by outcome: answered, or the error", ["model", "backend", "outcome"]),
 }
 

@@ -27,7 +27,8 @@ def application(gateway: Gateway, registry: CollectorRegistry) -> web.Applicatio
         for refused in gateway.refused.values():
             lines.append(f"{refused.name}: refused: {refused.reason}")
         ready = gateway.ready
-        text = "\n".join(["ready" if ready else "not ready", *lines]) + "\n"
+        told = lines if request.get("known", True) else []  # strangers learn no names
+        text = "\n".join(["ready" if ready else "not ready", *told]) + "\n"
         return web.Response(text=text, status=200 if ready else 503)
 
     app = web.Application()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import signal
 import sys
 import tomllib
@@ -25,11 +24,13 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     for name, field in reversed(ServerConfig.model_fields.items()):
         if field.description is None:
             continue  # a table of the file
-        flag = f"--{name.replace('_', '-')}"
-        shown = field.get_default()
-        command = click.option(flag, type=_type(field), default=None, help=f"{field.description}  [default: {shown}]")(
-            command
-        )
+        flag, default = f"--{name.replace('_', '-')}", field.get_default()
+        if isinstance(default, bool):
+            flag, shown = f"{flag}/--no-{flag[2:]}", "on" if default else "off"
+        else:
+            shown = "none" if default is None else default
+        kind = bool if isinstance(default, bool) else _type(field)
+        command = click.option(flag, type=kind, default=None, help=f"{field.description}  [default: {shown}]")(command)
     return command
 
 
@@ -46,21 +47,27 @@ def _type(field: FieldInfo) -> Any:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="TOML file: the keys are these flags, with underscores; tables for models and backends. Flags win over it.",
 )
+@click.option("--check", is_flag=True, help="Hold configuration and repository against each other, and exit.")
 @_options
-def serve(config: Path | None, **flags: Any) -> None:
+def serve(config: Path | None, check: bool, **flags: Any) -> None:
     """Serve the models of a repository over gRPC, until SIGTERM or Ctrl-C; then drain.
 
-    A second signal stops at once. Exit codes: 0 stopped, 2 cannot be started as configured.
+    A second signal stops at once. SIGHUP reads tokens and certificates again. Exit codes: 0 stopped, 2 cannot be
+    started as configured; with --check: 0 everything is sound, 1 some models would be refused, 2 nothing could start.
     """
     import uvloop
     from pydantic import ValidationError
 
+    from server import logs
     from server.app import ConfigurationError
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         given = {name: value for name, value in flags.items() if value is not None}
-        uvloop.run(_serve(ServerConfig.read(config, given)))
+        configured = ServerConfig.read(config, given)
+        logs.configure(configured.log_format, sys.stderr)
+        if check:
+            raise SystemExit(asyncio.run(_check(configured)))
+        uvloop.run(_serve(configured))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -87,6 +94,7 @@ async def _serve(config: ServerConfig) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, app.security.reload)
     await app.start()
     # What start-up made lives as long as we do, and requests leave few cycles behind: look for them seldom.
     gc.collect()
@@ -97,3 +105,25 @@ async def _serve(config: ServerConfig) -> None:
     await stop.wait()
     click.echo("draining; a second signal stops at once", err=True)
     await app.stop()
+
+
+async def _check(config: ServerConfig) -> int:
+    """Print what would be served and what refused; no port is bound and no worker started."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from server.app import App
+
+    app = App(config)
+    table = Table(
+        "model", "version", "backends", "files", "verdict", title=f"{config.repository}", title_justify="left"
+    )
+    for name, served in sorted(app.gateway.models.items()):
+        files = sum(len(artifact.files) for artifact in served.manifest.artifacts)
+        backends = ", ".join(backend.name for backend in served.batcher.backends)
+        table.add_row(name, str(served.manifest.version), backends, str(files), "sound")
+    for refused in app.gateway.refused.values():
+        version = "" if refused.version is None else str(refused.version)
+        table.add_row(refused.name, version, "", "", f"refused: {refused.reason}")
+    Console().print(table)
+    return 1 if app.gateway.refused else 0

@@ -4,7 +4,8 @@
 
     LockstepError
     ├── InvalidInput              the caller's mistake; permanent
-    │   └── InputTooLong          over a length limit; permanent
+    │   ├── InputTooLong          over a length limit; permanent
+    │   └── MessageTooLarge       over the limit of bytes; permanent
     ├── ModelNotFound
     ├── BackendNotFound
     ├── ModelNotReady             may be retried
@@ -40,6 +41,10 @@ class InputTooLong(InvalidInput):
     """A text or sequence exceeds the model's maximum and truncation was not asked for."""
 
 
+class MessageTooLarge(InvalidInput):
+    """A message has more bytes than the server takes; sending it again cannot help."""
+
+
 class ModelNotFound(LockstepError):
     """No model of that name or version is served."""
 
@@ -61,11 +66,13 @@ class RowFailed(LockstepError):
 
 
 class Overloaded(LockstepError):
-    """A bounded queue is full; may be retried after `retry_after_s` seconds."""
+    """A limit on what is done at once is reached; may be retried after `retry_after_s` seconds."""
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, retry_after_s: float, limit: str) -> None:
+        """`limit` is the configuration's name of it."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.limit = limit
 
 
 class DeadlineExceeded(LockstepError):

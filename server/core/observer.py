@@ -27,6 +27,9 @@ class Observer(Protocol):
     def call_failed(self, model: str, version: int, backend: str | None, kind: str, elapsed_ns: int) -> None:
         """Take note of a call that failed as a whole, with an error of that kind."""
 
+    def limit_reached(self, limit: str) -> None:
+        """Take note of a call, message, row or stream that a limit refused, by the configuration's name of it."""
+
 
 class Observers:
     """Tells several observers."""
@@ -58,3 +61,8 @@ class Observers:
         """Tell each."""
         for observer in self._observers:
             observer.call_failed(model, version, backend, kind, elapsed_ns)
+
+    def limit_reached(self, limit: str) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.limit_reached(limit)

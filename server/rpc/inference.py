@@ -15,7 +15,7 @@ from server.core.timing import now_ns
 from server.counts import Counts, Duration, Statistics
 from server.gateway import Gateway, ServedModel
 from server.rpc.status import CallInstants, parse, unary
-from server.rpc.stream import CancelRequest, Opened, Refused, Streams
+from server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams
 from server.rpc.tensors import check_outputs, outputs_of, rows_of
 
 SERVICE = "inference.GRPCInferenceService"
@@ -30,9 +30,9 @@ _PARAMETERS = {
 class InferenceService:
     """The service over a gateway."""
 
-    def __init__(self, gateway: Gateway, statistics: Statistics, max_stream_messages: int) -> None:
+    def __init__(self, gateway: Gateway, statistics: Statistics, limits: StreamLimits) -> None:
         self._gateway = gateway
-        self.streams = Streams("ModelStreamInfer", gateway, _StreamDialect(), max_stream_messages)
+        self.streams = Streams("ModelStreamInfer", gateway, _StreamDialect(), limits)
         self._statistics = statistics
 
     def handler(self) -> grpc.GenericRpcHandler:

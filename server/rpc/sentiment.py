@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import grpc
 
@@ -12,17 +13,18 @@ from server.core.messages import Answer, ModelRef, Prediction, PredictRequest
 from server.core.timing import now_ns
 from server.gateway import Gateway
 from server.rpc.status import STATUS, CallInstants, parse, unary
-from server.rpc.stream import CancelRequest, Opened, Refused, Streams, retry_after_ms
+from server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams, retry_after_ms
 
 SERVICE = "sentiment.v1.SentimentService"
+_MORE = bytes([pb.StreamResponse.MORE_FIELD_NUMBER << 3 | 2])  # its tag: field number, and 2 for "bytes follow"
 
 
 class SentimentService:
     """The service over a gateway."""
 
-    def __init__(self, gateway: Gateway, max_stream_messages: int) -> None:
+    def __init__(self, gateway: Gateway, limits: StreamLimits) -> None:
         self._gateway = gateway
-        self.streams = Streams("ClassifyStream", gateway, _StreamDialect(), max_stream_messages)
+        self.streams = Streams("ClassifyStream", gateway, _StreamDialect(), limits)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a server needs to route calls here."""
@@ -61,7 +63,23 @@ class _StreamDialect:
             request=_predict_request(request, CallInstants(received_ns, now_ns(), deadline_ns)),
             answer=functools.partial(_stream_answer, request.id),
             error=functools.partial(_stream_error, request.id),
+            together=message.together,
         )
+
+    def join(self, answers: Sequence[bytes]) -> bytes:
+        """Put all but the first into `more`: bytes after a message are further fields of it."""
+        first, *others = answers
+        return first + b"".join(_MORE + _varint(len(other)) + other for other in others)
+
+
+def _varint(number: int) -> bytes:
+    """Encode a length as protobuf does: seven bits a byte, the lowest first."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def _stream_answer(request_id: str, prediction: Prediction) -> bytes:

@@ -3,6 +3,7 @@
 ::
 
     InvalidInput, InputTooLong         INVALID_ARGUMENT
+    MessageTooLarge                    RESOURCE_EXHAUSTED   as gRPC itself says it; no pushback
     ModelNotFound, BackendNotFound     NOT_FOUND
     ModelNotReady, BackendUnavailable  UNAVAILABLE          may be retried
     Overloaded                         RESOURCE_EXHAUSTED   may be retried after the pushback
@@ -16,7 +17,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -32,6 +32,7 @@ from server.core.errors import (
     InputTooLong,
     InvalidInput,
     LockstepError,
+    MessageTooLarge,
     ModelNotFound,
     ModelNotReady,
     NotAuthenticated,
@@ -39,11 +40,13 @@ from server.core.errors import (
     Overloaded,
     RowFailed,
 )
+from server.core.request_id import request_id
 from server.core.timing import now_ns
 
 STATUS: Mapping[type[LockstepError], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     InputTooLong: grpc.StatusCode.INVALID_ARGUMENT,
+    MessageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     BackendNotFound: grpc.StatusCode.NOT_FOUND,
     ModelNotReady: grpc.StatusCode.UNAVAILABLE,
@@ -109,25 +112,23 @@ def parse(request_type: type[_Request], payload: bytes) -> _Request:
 
 async def abort_unexpected(name: str, context: Context, error: Exception) -> None:
     """End a call that failed by our fault: the log has the traceback, the caller an id to find it by."""
-    request_id = _request_id(context)
-    _log.error("%s failed unexpectedly, request id %s", name, request_id, exc_info=error)
+    found = request_id()
+    _log.error("%s failed unexpectedly", name, exc_info=error)
     await context.abort(
         grpc.StatusCode.INTERNAL,
-        f"internal error; the server's log tells more under request id {request_id}",
-        ((REQUEST_ID_KEY, request_id),),
+        f"internal error; the server's log tells more under request id {found}",
+        ((REQUEST_ID_KEY, found),),
     )
 
 
 async def refuse(context: Context, error: LockstepError) -> None:
-    """End a call with an error's status; an overload carries the pause that the caller should make."""
-    metadata: tuple[tuple[str, str], ...] = ()
+    """End a call with an error's status and its request id; an overload says how long the caller should pause."""
+    metadata: tuple[tuple[str, str], ...] = ((REQUEST_ID_KEY, request_id()),)
     if isinstance(error, Overloaded):
-        metadata = ((PUSHBACK_KEY, str(int(error.retry_after_s * 1000))),)
+        metadata = (*metadata, (PUSHBACK_KEY, str(int(error.retry_after_s * 1000))))
     await context.abort(STATUS[type(error)], error.message, metadata)
 
 
-def _request_id(context: Context) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID_KEY and isinstance(value, str):
-            return value
-    return uuid.uuid4().hex
+def too_large(size: int, most: int) -> MessageTooLarge:
+    """Return the error of a message over the limit."""
+    return MessageTooLarge(f"the message has {size} bytes, at most {most} are taken (--max-message-bytes): send less")

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,9 +20,11 @@ from server.core.errors import LockstepError, ModelNotReady, Overloaded
 from server.core.messages import Prediction, PredictRequest
 from server.core.timing import now_ns
 from server.gateway import Gateway, InFlight
-from server.rpc.status import Context, abort_unexpected, refuse
+from server.rpc.status import Context, abort_unexpected, refuse, too_large
 
 _log = logging.getLogger("lockstep.rpc")
+_TOGETHER_BYTES = 65_536
+"""Of one message that holds several answers: far below what clients take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Opened:
     request: PredictRequest
     answer: Callable[[Prediction], bytes]
     error: Callable[[LockstepError], bytes]
+    together: bool = False  # from now on, several answers may come in one message
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +60,42 @@ class Dialect(Protocol):
         """Read a message; raises `InvalidInput` where it cannot be told whose it is, which ends the stream."""
         ...
 
+    def join(self, answers: Sequence[bytes]) -> bytes:
+        """Make one message of several answers; asked of only where a request said `together`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """Bounds of one stream."""
+
+    max_messages: int  # unanswered ones; nothing further is read meanwhile
+    max_message_bytes: int
+    reached: Callable[[str], None]  # hears of each limit that refuses something, by its name
+
 
 class Streams:
     """The streams of one method."""
 
-    def __init__(self, name: str, gateway: Gateway, dialect: Dialect, max_in_flight: int) -> None:
+    def __init__(self, name: str, gateway: Gateway, dialect: Dialect, limits: StreamLimits) -> None:
         self._name = name
         self._gateway = gateway
         self._dialect = dialect
-        self._max_in_flight = max_in_flight
+        self._limits = limits
         self._open: set[_Exchange] = set()
 
     def handler(self) -> grpc.RpcMethodHandler[Any, Any]:
         """Return the method's handler; it takes and writes raw messages."""
 
         async def handle(_: object, context: Context) -> None:
-            exchange = _Exchange(context, self._gateway, self._dialect, self._max_in_flight)
+            exchange = _Exchange(context, self._gateway, self._dialect, self._limits)
             self._open.add(exchange)
             try:
                 await exchange.run()
             except LockstepError as error:
                 await refuse(context, error)
+            except grpc.aio.InternalError:
+                raise  # the client has gone: nobody is left to answer
             except Exception as error:
                 await abort_unexpected(self._name, context, error)
             finally:
@@ -94,11 +112,11 @@ class Streams:
 class _Exchange:
     """One stream: a reader that queues requests, a writer that sends answers."""
 
-    def __init__(self, context: Context, gateway: Gateway, dialect: Dialect, max_in_flight: int) -> None:
+    def __init__(self, context: Context, gateway: Gateway, dialect: Dialect, limits: StreamLimits) -> None:
         self._context = context
         self._gateway = gateway
         self._dialect = dialect
-        self._max_in_flight = max_in_flight
+        self._limits = limits
         self._in_flight: dict[int, _Slot] = {}
         self._by_id: dict[str, int] = {}
         self._in_order: deque[_Slot] = deque()  # slots of requests without an id, oldest first
@@ -106,6 +124,7 @@ class _Exchange:
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._numbers = 0
+        self._together = False
         self._finished_reading = False
         self._draining = False
         self._reader: asyncio.Task[None] | None = None
@@ -117,7 +136,7 @@ class _Exchange:
         try:
             while not (self._finished_reading and not self._in_flight and not self._outbox):
                 while self._outbox:
-                    await self._context.write(self._outbox.popleft())
+                    await self._context.write(self._next_message())
                 if self._finished_reading and not self._in_flight:
                     continue
                 self._changed.clear()
@@ -131,6 +150,14 @@ class _Exchange:
         if self._draining:
             raise ModelNotReady("the server is stopping: connect again")
 
+    def _next_message(self) -> bytes:
+        """Take from the outbox what goes next: an answer, or as many as may and can go together."""
+        answers = [self._outbox.popleft()]
+        size = len(answers[0])
+        while self._together and self._outbox and (size := size + len(self._outbox[0])) <= _TOGETHER_BYTES:
+            answers.append(self._outbox.popleft())
+        return answers[0] if len(answers) == 1 else self._dialect.join(answers)
+
     def drain(self) -> None:
         """Stop reading; `run` ends when what was read is answered."""
         self._draining = True
@@ -142,8 +169,11 @@ class _Exchange:
             payload: object = await self._context.read()
             if not isinstance(payload, bytes):
                 return  # grpc.aio.EOF: the client has said all
+            if len(payload) > self._limits.max_message_bytes:
+                self._limits.reached("max_message_bytes")
+                raise too_large(len(payload), self._limits.max_message_bytes)
             self._take(payload, now_ns())
-            while len(self._in_flight) >= self._max_in_flight:
+            while len(self._in_flight) >= self._limits.max_messages:
                 self._room.clear()
                 await self._room.wait()
 
@@ -166,6 +196,7 @@ class _Exchange:
         if isinstance(message, Refused):
             self._settle(slot, message.answer)
             return
+        self._together = self._together or message.together
         if slot.id:
             self._by_id[slot.id] = slot.number
         if self._gateway.is_long(message.request):

@@ -48,9 +48,10 @@ class Backlog:
         """Queue rows, all or none; raises `Overloaded` where they do not fit."""
         if len(self._rows) + len(encodings) > self._max_rows:
             raise Overloaded(
-                f"the queue of {self._model} holds {len(self._rows)} of at most {self._max_rows} rows "
-                f"and {len(encodings)} more do not fit: retry later",
+                f"the queue of {self._model} holds {len(self._rows)} rows, {len(encodings)} more do not fit, "
+                f"at most {self._max_rows} may wait (--max-queue-rows): retry later",
                 retry_after_s=_OVERLOAD_RETRY_S,
+                limit="max_queue_rows",
             )
         call = Call(len(encodings))
         deadline = NO_DEADLINE_NS if deadline_ns is None else deadline_ns

@@ -34,6 +34,7 @@ from server.core.errors import (
     DeadlineExceeded,
     LockstepError,
     ModelNotReady,
+    Overloaded,
     RowFailed,
 )
 from server.core.messages import Answer, BatchFacts, Encoding
@@ -123,14 +124,19 @@ class Batcher:
         Raises `BackendNotFound`, `BackendUnavailable` or `ModelNotReady` where nothing can execute them,
         `Overloaded` where they do not fit into the queue; then none was admitted.
         """
-        call = self._backlog.admit(
-            encodings,
-            arrival_ns=arrival_ns,
-            deadline_ns=deadline_ns,
-            priority=priority,
-            pin=self._pin(backend),
-            pinned_to=backend,
-        )
+        pin = self._pin(backend)
+        try:
+            call = self._backlog.admit(
+                encodings,
+                arrival_ns=arrival_ns,
+                deadline_ns=deadline_ns,
+                priority=priority,
+                pin=pin,
+                pinned_to=backend,
+            )
+        except Overloaded as error:
+            self._observer.limit_reached(error.limit)
+            raise
         self._rows_arrived(self._by_name[backend] if backend else self.preferred)
         return call
 
@@ -260,13 +266,14 @@ class Batcher:
             if worker.exited.is_set():
                 raise BackendUnavailable("the worker ended while it was idle")
             if not self._held and len(self._backlog):
+                began_ns = time.thread_time_ns()
                 view = self._view(backend)
                 self._backlog.evict(view.cost_ns, view.slowdown)
                 others = [self._view(other) for other in self.backends if other is not backend]
                 plan = self.spec.policy(self._backlog.view(), self._clock_ns(), view, others, backend.limits)
                 if isinstance(plan, Dispatch):
+                    backend.planned = plan.planned
                     tenant.idle_since_ns = None
-                began_ns = time.thread_time_ns()
                     backend.idle_workers.discard(worker)
                     rows = self._backlog.take(plan.rows)
                     backend.spend(time.thread_time_ns() - began_ns)
@@ -274,7 +281,6 @@ class Batcher:
             if tenant.asked:
                 return None
             if tenant.idle_since_ns is None:
-                    backend.planned = plan.planned
                 tenant.idle_since_ns = idle_from_ns
                 backend.idle_workers.add(worker)
                 self._slots.changed()
@@ -288,26 +294,26 @@ class Batcher:
         dispatched_ns, began_ns = self._clock_ns(), time.thread_time_ns()
         batch = pad([row.encoding.ids for row in rows], self.spec.pad_id)
         padded_ns = self._clock_ns()
+        backend.spend(time.thread_time_ns() - began_ns)
         try:
             executed = await worker.execute(batch.ids, batch.lengths)
         except (BackendUnavailable, BatchFailed) as error:
             self._observer.batch_abandoned(self.spec.model, self.spec.version, backend.name)
             self._suspect(backend, rows, error)
             if isinstance(error, BackendUnavailable):
-        backend.spend(time.thread_time_ns() - began_ns)
                 raise
             return
         except asyncio.CancelledError:
             for row in rows:
                 self._fail(row, ModelNotReady(f"{self.spec.model} is being stopped: retry"))
             raise
+        began_ns = time.thread_time_ns()
         predicted_ratio = backend.worker_succeeded(executed, batch.rows, batch.length)
         probabilities = backend.spec.probabilities(executed.outputs)
         labels: list[int] = probabilities.argmax(axis=1).tolist()
         lengths = [len(row.encoding.ids) for row in rows]
         facts = BatchFacts(
             backend=backend.name,
-        began_ns = time.thread_time_ns()
             rows=batch.rows,
             length=batch.length,
             tokens=sum(lengths),
@@ -325,13 +331,13 @@ class Batcher:
             else:
                 self._fail(row, RowFailed(f"backend {backend.name} answered this row with NaN or infinity"))
         self._observer.batch_executed(self.spec.model, self.spec.version, facts)
+        backend.spend(time.thread_time_ns() - began_ns)
 
     # ---- what becomes of rows --------------------------------------------------------------------
 
     def _fail(self, row: Row, error: LockstepError) -> None:
         row.call.resolve(row.index, error)
         self._observer.row_failed(self.spec.model, self.spec.version, row.pinned_to, error)
-        backend.spend(time.thread_time_ns() - began_ns)
 
     def _suspect(self, backend: Backend, rows: Sequence[Row], error: BackendUnavailable | BatchFailed) -> None:
         """Suspect every row of a batch that failed. One that was alone in a batch refused is guilty at once."""

@@ -209,7 +209,7 @@ async def test_a_full_queue_refuses_the_whole_call_at_once_with_pushback(tmp_pat
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await classify(served, "good", "bad")
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "3 of at most 4 rows" in str(caught.value.details())
+        assert "holds 3 rows, 2 more do not fit, at most 4 may wait (--max-queue-rows)" in str(caught.value.details())
         assert int(dict(caught.value.trailing_metadata() or ())["grpc-retry-pushback-ms"]) > 0
         assert batcher.queued_rows == 3
         batcher.release()

@@ -1,0 +1,65 @@
+"""How log records are written: as text or as JSON, one line each, with the request id of the call they belong to.
+
+Callers of `logging` give fields of their own as `extra={"fields": {...}}`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+from typing import Literal, TextIO
+
+from server.core import request_id
+
+LogFormat = Literal["text", "json"]
+
+
+def configure(log_format: LogFormat, stream: TextIO) -> None:
+    """Write what is logged from now on to a stream, from INFO up."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class TextFormatter(logging.Formatter):
+    """`time LEVEL logger: message key=value ...`, and the traceback on lines of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s%(fields_text)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        """Add the fields to the line."""
+        record.fields_text = "".join(f" {key}={_plain(value)}" for key, value in _fields(record).items())
+        return super().formatMessage(record)
+
+
+class JsonFormatter(logging.Formatter):
+    """An object a line: time (RFC 3339, UTC), level, logger, message, fields, and a traceback where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        at = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        document: dict[str, object] = {
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            document["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(document, default=str)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    fields: dict[str, object] = dict(getattr(record, "fields", {}))
+    if (known := request_id.known()) is not None:
+        fields.setdefault("request_id", known)
+    return fields
+
+
+def _plain(value: object) -> str:
+    """Return a value as one word, quoted where it is none."""
+    text = str(value)
+    return text if text and text.isprintable() and not set(text) & set(' "=') else json.dumps(text)
