@@ -27,8 +27,7 @@ def application(gateway: Gateway, registry: CollectorRegistry) -> web.Applicatio
         for refused in gateway.refused.values():
             lines.append(f"{refused.name}: refused: {refused.reason}")
         ready = gateway.ready
-        told = lines if request.get("known", True) else []  # strangers learn no names
-        text = "\n".join(["ready" if ready else "not ready", *told]) + "\n"
+        text = "\n".join(["ready" if ready else "not ready", *lines]) + "\n"
         return web.Response(text=text, status=200 if ready else 503)
 
     app = web.Application()

@@ -25,14 +25,14 @@ def guard(tokens: Tokens) -> Middleware:
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             tokens.check(presented(request))
-            request["known"] = True
         except NotAuthenticated as error:
-            request["known"] = False
             if request.path not in OPEN_PATHS:
-                raise web.HTTPUnauthorized(
-                    text=f"{error.message}\n",
-                    headers={"WWW-Authenticate": 'Basic realm="Lockstep: a token as password"'},
-                ) from None
+                asking = {"WWW-Authenticate": 'Basic realm="Lockstep: a token as password"'}
+                raise web.HTTPUnauthorized(text=f"{error.message}\n", headers=asking) from None
+            answer = await handler(request)
+            # the verdict is for everyone, the names of what is ready or not are not
+            first = (answer.text or "").partition("\n")[0] if isinstance(answer, web.Response) else ""
+            return web.Response(text=f"{first}\n", status=answer.status)
         return await handler(request)
 
     return middleware

@@ -32,7 +32,12 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(repository: Path, adapters: Mapping[str, str] = ADAPTERS, **config: Any) -> AsyncIterator[Served]:
+async def serving(
+    repository: Path,
+    adapters: Mapping[str, str] = ADAPTERS,
+    channel_to: Callable[[App], grpc.aio.Channel] = lambda app: grpc.aio.insecure_channel(f"127.0.0.1:{app.grpc_port}"),
+    **config: Any,
+) -> AsyncIterator[Served]:
     """Serve a repository until the block ends; every model has a ready backend when it begins."""
     settings: dict[str, Any] = {
         "grpc": "127.0.0.1:0",
@@ -48,7 +53,7 @@ async def serving(repository: Path, adapters: Mapping[str, str] = ADAPTERS, **co
     try:
         async with asyncio.timeout(120):
             await app.ready()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{app.grpc_port}") as channel:
+        async with channel_to(app) as channel:
             yield Served(app, channel)
     finally:
         await app.stop()
