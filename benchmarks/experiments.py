@@ -251,6 +251,7 @@ def _open_efficiency(name: BenchName, bench: Bench, stack: ExitStack, wanted: fr
         "offline": lambda: bench.offline(name, crew),
         "unary": lambda: bench.saturated(name, target, "unary", 1),
         "stream": lambda: bench.saturated(name, target, "stream", 1),
+        "stream_apart": lambda: bench.saturated(name, target, "stream_apart", 1),
         "calls_of_64": lambda: bench.saturated(name, target, "unary", ROWS_A_CALL),
     }
     return {key: condition for key, condition in conditions.items() if key in wanted}
@@ -344,6 +345,7 @@ def _efficiency_rows(model: str, unary: float, batch: float, stream: float | Non
         ),
         row("unary", "unary", "one text a call", Bound(">=", unary)),
         row("stream", "stream", "one text a message on a stream", None if stream is None else Bound(">=", stream)),
+        row("stream-apart", "stream_apart", "the same, each answer in a message of its own", None),
         row("64", "calls_of_64", "64 texts a call", Bound(">=", batch)),
     )
 

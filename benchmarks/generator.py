@@ -24,7 +24,8 @@ from server.metrics import LENGTH_BUCKETS
 
 UNARY: Final = "/sentiment.v1.SentimentService/Classify"
 STREAM: Final = "/sentiment.v1.SentimentService/ClassifyStream"
-Way = Literal["unary", "stream"]
+Way = Literal["unary", "stream", "stream_apart"]
+"""A call for each text; a message for each on one stream, answers together where they may; or each answer apart."""
 
 _DRAIN_S: Final = 60.0
 LENGTH_LABELS: Final = (*(f"<={bound}" for bound in LENGTH_BUCKETS), f">{LENGTH_BUCKETS[-1]}")
@@ -192,7 +193,7 @@ async def _saturate(plan: SaturatedPlan) -> Window:
     answers: list[bytes] = []
     async with _channel(plan.target) as channel:
         sending = asyncio.create_task(
-            (_keep_streaming if plan.way == "stream" else _keep_calling)(channel, plan, answers)
+            (_keep_calling if plan.way == "unary" else _keep_streaming)(channel, plan, answers)
         )
         try:
             await _unless_ended(sending, plan.warm_s)
@@ -238,7 +239,7 @@ async def _keep_calling(channel: grpc.aio.Channel, plan: SaturatedPlan, answers:
 
 
 async def _keep_streaming(channel: grpc.aio.Channel, plan: SaturatedPlan, answers: list[bytes]) -> None:
-    messages = _messages(plan.target.model, plan.texts)
+    messages = _messages(plan.target.model, plan.texts, together=plan.way == "stream")
     call = _stream(channel)
     turn = itertools.count()
     try:
@@ -249,7 +250,8 @@ async def _keep_streaming(channel: grpc.aio.Channel, plan: SaturatedPlan, answer
             if answer is grpc.aio.EOF:
                 raise LoadFailed("the server ended the stream")
             answers.append(answer)
-            await call.write(messages[next(turn) % len(messages)])
+            for _ in range(1 + len(pb.StreamResponse.FromString(answer).more)):
+                await call.write(messages[next(turn) % len(messages)])
     except grpc.aio.AioRpcError as error:
         raise LoadFailed(f"the stream failed: {error}") from None
     finally:
@@ -317,7 +319,7 @@ async def _lone(plan: LonePlan) -> list[float]:
                 answer: bytes = await call.read()
                 return answer
 
-            await measure(write_and_read, _messages(plan.target.model, plan.texts))
+            await measure(write_and_read, _messages(plan.target.model, plan.texts, together=True))
             await call.done_writing()
     _check(answers, plan.way)
     return latency_ms
@@ -341,13 +343,13 @@ def _request(model: str, texts: Sequence[str]) -> pb.ClassifyRequest:
     return pb.ClassifyRequest(model=model, texts=texts, truncate=True)
 
 
-def _messages(model: str, texts: Sequence[str]) -> list[bytes]:
+def _messages(model: str, texts: Sequence[str], *, together: bool) -> list[bytes]:
     """Return one message a text for a stream, each with an id: answers then come as soon as they are ready."""
     found = []
     for number, text in enumerate(texts):
         request = _request(model, [text])
         request.id = str(number)
-        found.append(pb.StreamRequest(classify=request).SerializeToString())
+        found.append(pb.StreamRequest(classify=request, together=together).SerializeToString())
     return found
 
 
@@ -368,13 +370,17 @@ async def _until_idle(target: Target) -> None:
 def _check(answers: Sequence[bytes], way: Way) -> None:
     """Read every answer; raises `LoadFailed` for one that is an error."""
     for raw in answers:
-        if way == "stream":
-            message = pb.StreamResponse.FromString(raw)
+        if way == "unary":
+            _check_response(pb.ClassifyResponse.FromString(raw))
+            continue
+        first = pb.StreamResponse.FromString(raw)
+        for message in (first, *first.more):
             if message.WhichOneof("outcome") == "error":
                 raise LoadFailed(f"a message failed: {message.error.kind}: {message.error.message}")
-            answer = message.response
-        else:
-            answer = pb.ClassifyResponse.FromString(raw)
-        for result in answer.results:
-            if result.WhichOneof("outcome") != "prediction":
-                raise LoadFailed(f"a row failed: {result.error.kind}: {result.error.message}")
+            _check_response(message.response)
+
+
+def _check_response(response: pb.ClassifyResponse) -> None:
+    for result in response.results:
+        if result.WhichOneof("outcome") != "prediction":
+            raise LoadFailed(f"a row failed: {result.error.kind}: {result.error.message}")

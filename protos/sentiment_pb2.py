@@ -24,29 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/sentiment.proto\x12\x0csentiment.v1\"s\n\rStreamRequest\x12\x31\n\x08\x63lassify\x18\x01 \x01(\x0b\x32\x1d.sentiment.v1.ClassifyRequestH\x00\x12\x10\n\x06\x63\x61ncel\x18\x02 \x01(\tH\x00\x12\x12\n\ntimeout_us\x18\x03 \x01(\x03\x42\t\n\x07message\"\x81\x01\n\x0eStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x32\n\x08response\x18\x02 \x01(\x0b\x32\x1e.sentiment.v1.ClassifyResponseH\x00\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x13.sentiment.v1.ErrorH\x00\x42\t\n\x07outcome\"_\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x10\n\x08truncate\x18\x03 \x01(\x08\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\n\n\x02id\x18\x05 \x01(\t\"u\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\n\n\x02id\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12%\n\x07results\x18\x05 \x03(\x0b\x32\x14.sentiment.v1.Result\"i\n\x06Result\x12.\n\nprediction\x18\x01 \x01(\x0b\x32\x18.sentiment.v1.PredictionH\x00\x12$\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x13.sentiment.v1.ErrorH\x00\x42\t\n\x07outcome\"\xb6\x01\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\x15\n\rprobabilities\x18\x02 \x03(\x02\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x0e\n\x06tokens\x18\x04 \x01(\x05\x12\x0f\n\x07\x62\x61\x63kend\x18\x05 \x01(\t\x12$\n\x06phases\x18\x06 \x01(\x0b\x32\x14.sentiment.v1.Phases\x12\x12\n\nbatch_rows\x18\x07 \x01(\x05\x12\x14\n\x0c\x62\x61tch_tokens\x18\x08 \x01(\x05\"\x8f\x01\n\x06Phases\x12\x11\n\tdecode_us\x18\x01 \x01(\x03\x12\x13\n\x0btokenize_us\x18\x02 \x01(\x03\x12\x10\n\x08queue_us\x18\x03 \x01(\x03\x12\x0e\n\x06pad_us\x18\x04 \x01(\x03\x12\x13\n\x0btransfer_us\x18\x05 \x01(\x03\x12\x12\n\nexecute_us\x18\x06 \x01(\x03\x12\x12\n\nrespond_us\x18\x07 \x01(\x03\"L\n\x05\x45rror\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\x03\x32\xae\x01\n\x10SentimentService\x12I\n\x08\x43lassify\x12\x1d.sentiment.v1.ClassifyRequest\x1a\x1e.sentiment.v1.ClassifyResponse\x12O\n\x0e\x43lassifyStream\x12\x1b.sentiment.v1.StreamRequest\x1a\x1c.sentiment.v1.StreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16protos/sentiment.proto\x12\x0csentiment.v1\"\x85\x01\n\rStreamRequest\x12\x31\n\x08\x63lassify\x18\x01 \x01(\x0b\x32\x1d.sentiment.v1.ClassifyRequestH\x00\x12\x10\n\x06\x63\x61ncel\x18\x02 \x01(\tH\x00\x12\x12\n\ntimeout_us\x18\x03 \x01(\x03\x12\x10\n\x08together\x18\x04 \x01(\x08\x42\t\n\x07message\"\xad\x01\n\x0eStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x32\n\x08response\x18\x02 \x01(\x0b\x32\x1e.sentiment.v1.ClassifyResponseH\x00\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x13.sentiment.v1.ErrorH\x00\x12*\n\x04more\x18\x04 \x03(\x0b\x32\x1c.sentiment.v1.StreamResponseB\t\n\x07outcome\"_\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x10\n\x08truncate\x18\x03 \x01(\x08\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\n\n\x02id\x18\x05 \x01(\t\"u\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\n\n\x02id\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12%\n\x07results\x18\x05 \x03(\x0b\x32\x14.sentiment.v1.Result\"i\n\x06Result\x12.\n\nprediction\x18\x01 \x01(\x0b\x32\x18.sentiment.v1.PredictionH\x00\x12$\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x13.sentiment.v1.ErrorH\x00\x42\t\n\x07outcome\"\xb6\x01\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\x15\n\rprobabilities\x18\x02 \x03(\x02\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x0e\n\x06tokens\x18\x04 \x01(\x05\x12\x0f\n\x07\x62\x61\x63kend\x18\x05 \x01(\t\x12$\n\x06phases\x18\x06 \x01(\x0b\x32\x14.sentiment.v1.Phases\x12\x12\n\nbatch_rows\x18\x07 \x01(\x05\x12\x14\n\x0c\x62\x61tch_tokens\x18\x08 \x01(\x05\"\x8f\x01\n\x06Phases\x12\x11\n\tdecode_us\x18\x01 \x01(\x03\x12\x13\n\x0btokenize_us\x18\x02 \x01(\x03\x12\x10\n\x08queue_us\x18\x03 \x01(\x03\x12\x0e\n\x06pad_us\x18\x04 \x01(\x03\x12\x13\n\x0btransfer_us\x18\x05 \x01(\x03\x12\x12\n\nexecute_us\x18\x06 \x01(\x03\x12\x12\n\nrespond_us\x18\x07 \x01(\x03\"L\n\x05\x45rror\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x04 \x01(\x03\x32\xae\x01\n\x10SentimentService\x12I\n\x08\x43lassify\x12\x1d.sentiment.v1.ClassifyRequest\x1a\x1e.sentiment.v1.ClassifyResponse\x12O\n\x0e\x43lassifyStream\x12\x1b.sentiment.v1.StreamRequest\x1a\x1c.sentiment.v1.StreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.sentiment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STREAMREQUEST']._serialized_start=40
-  _globals['_STREAMREQUEST']._serialized_end=155
-  _globals['_STREAMRESPONSE']._serialized_start=158
-  _globals['_STREAMRESPONSE']._serialized_end=287
-  _globals['_CLASSIFYREQUEST']._serialized_start=289
-  _globals['_CLASSIFYREQUEST']._serialized_end=384
-  _globals['_CLASSIFYRESPONSE']._serialized_start=386
-  _globals['_CLASSIFYRESPONSE']._serialized_end=503
-  _globals['_RESULT']._serialized_start=505
-  _globals['_RESULT']._serialized_end=610
-  _globals['_PREDICTION']._serialized_start=613
-  _globals['_PREDICTION']._serialized_end=795
-  _globals['_PHASES']._serialized_start=798
-  _globals['_PHASES']._serialized_end=941
-  _globals['_ERROR']._serialized_start=943
-  _globals['_ERROR']._serialized_end=1019
-  _globals['_SENTIMENTSERVICE']._serialized_start=1022
-  _globals['_SENTIMENTSERVICE']._serialized_end=1196
+  _globals['_STREAMREQUEST']._serialized_start=41
+  _globals['_STREAMREQUEST']._serialized_end=174
+  _globals['_STREAMRESPONSE']._serialized_start=177
+  _globals['_STREAMRESPONSE']._serialized_end=350
+  _globals['_CLASSIFYREQUEST']._serialized_start=352
+  _globals['_CLASSIFYREQUEST']._serialized_end=447
+  _globals['_CLASSIFYRESPONSE']._serialized_start=449
+  _globals['_CLASSIFYRESPONSE']._serialized_end=566
+  _globals['_RESULT']._serialized_start=568
+  _globals['_RESULT']._serialized_end=673
+  _globals['_PREDICTION']._serialized_start=676
+  _globals['_PREDICTION']._serialized_end=858
+  _globals['_PHASES']._serialized_start=861
+  _globals['_PHASES']._serialized_end=1004
+  _globals['_ERROR']._serialized_start=1006
+  _globals['_ERROR']._serialized_end=1082
+  _globals['_SENTIMENTSERVICE']._serialized_start=1085
+  _globals['_SENTIMENTSERVICE']._serialized_end=1259
 # @@protoc_insertion_point(module_scope)

@@ -7,24 +7,28 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class StreamRequest(_message.Message):
-    __slots__ = ("classify", "cancel", "timeout_us")
+    __slots__ = ("classify", "cancel", "timeout_us", "together")
     CLASSIFY_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
+    TOGETHER_FIELD_NUMBER: _ClassVar[int]
     classify: ClassifyRequest
     cancel: str
     timeout_us: int
-    def __init__(self, classify: _Optional[_Union[ClassifyRequest, _Mapping]] = ..., cancel: _Optional[str] = ..., timeout_us: _Optional[int] = ...) -> None: ...
+    together: bool
+    def __init__(self, classify: _Optional[_Union[ClassifyRequest, _Mapping]] = ..., cancel: _Optional[str] = ..., timeout_us: _Optional[int] = ..., together: _Optional[bool] = ...) -> None: ...
 
 class StreamResponse(_message.Message):
-    __slots__ = ("id", "response", "error")
+    __slots__ = ("id", "response", "error", "more")
     ID_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     id: str
     response: ClassifyResponse
     error: Error
-    def __init__(self, id: _Optional[str] = ..., response: _Optional[_Union[ClassifyResponse, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+    more: _containers.RepeatedCompositeFieldContainer[StreamResponse]
+    def __init__(self, id: _Optional[str] = ..., response: _Optional[_Union[ClassifyResponse, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., more: _Optional[_Iterable[_Union[StreamResponse, _Mapping]]] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
     __slots__ = ("model", "texts", "truncate", "priority", "id")

@@ -63,13 +63,14 @@ class _StreamDialect:
             request=_predict_request(request, CallInstants(received_ns, now_ns(), deadline_ns)),
             answer=functools.partial(_stream_answer, request.id),
             error=functools.partial(_stream_error, request.id),
-            together=message.together,
+            join=_together if message.together else None,
         )
 
-    def join(self, answers: Sequence[bytes]) -> bytes:
-        """Put all but the first into `more`: bytes after a message are further fields of it."""
-        first, *others = answers
-        return first + b"".join(_MORE + _varint(len(other)) + other for other in others)
+
+def _together(answers: Sequence[bytes]) -> bytes:
+    """Put all answers but the first into its `more`: bytes that follow a message are further fields of it."""
+    first, *others = answers
+    return first + b"".join(_MORE + _varint(len(other)) + other for other in others)
 
 
 def _varint(number: int) -> bytes:

@@ -35,7 +35,7 @@ class Opened:
     request: PredictRequest
     answer: Callable[[Prediction], bytes]
     error: Callable[[LockstepError], bytes]
-    together: bool = False  # from now on, several answers may come in one message
+    join: Callable[[Sequence[bytes]], bytes] | None = None  # makes one message of several answers, from now on
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +60,12 @@ class Dialect(Protocol):
         """Read a message; raises `InvalidInput` where it cannot be told whose it is, which ends the stream."""
         ...
 
-    def join(self, answers: Sequence[bytes]) -> bytes:
-        """Make one message of several answers; asked of only where a request said `together`."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
     """Bounds of one stream."""
 
-    max_messages: int  # unanswered ones; nothing further is read meanwhile
+    max_messages: int  # whose answers were not written yet; nothing further is read meanwhile
     max_message_bytes: int
     reached: Callable[[str], None]  # hears of each limit that refuses something, by its name
 
@@ -124,7 +120,8 @@ class _Exchange:
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._numbers = 0
-        self._together = False
+        self._unsent = 0  # requests that were read and whose answer was not written yet, whatever it waits for
+        self._join: Callable[[Sequence[bytes]], bytes] | None = None
         self._finished_reading = False
         self._draining = False
         self._reader: asyncio.Task[None] | None = None
@@ -152,11 +149,19 @@ class _Exchange:
 
     def _next_message(self) -> bytes:
         """Take from the outbox what goes next: an answer, or as many as may and can go together."""
-        answers = [self._outbox.popleft()]
-        size = len(answers[0])
-        while self._together and self._outbox and (size := size + len(self._outbox[0])) <= _TOGETHER_BYTES:
+        answer = self._outbox.popleft()
+        self._sent()
+        if self._join is None or not self._outbox:
+            return answer
+        answers, size = [answer], len(answer)
+        while self._outbox and (size := size + len(self._outbox[0])) <= _TOGETHER_BYTES:
             answers.append(self._outbox.popleft())
-        return answers[0] if len(answers) == 1 else self._dialect.join(answers)
+            self._sent()
+        return self._join(answers)
+
+    def _sent(self) -> None:
+        self._unsent -= 1
+        self._room.set()
 
     def drain(self) -> None:
         """Stop reading; `run` ends when what was read is answered."""
@@ -173,7 +178,7 @@ class _Exchange:
                 self._limits.reached("max_message_bytes")
                 raise too_large(len(payload), self._limits.max_message_bytes)
             self._take(payload, now_ns())
-            while len(self._in_flight) >= self._limits.max_messages:
+            while self._unsent >= self._limits.max_messages:
                 self._room.clear()
                 await self._room.wait()
 
@@ -189,6 +194,7 @@ class _Exchange:
                 self._in_flight[number].abandon()
             return
         self._numbers += 1
+        self._unsent += 1
         slot = _Slot(self._numbers, message.id)
         if not slot.id:
             self._in_order.append(slot)
@@ -196,7 +202,7 @@ class _Exchange:
         if isinstance(message, Refused):
             self._settle(slot, message.answer)
             return
-        self._together = self._together or message.together
+        self._join = message.join or self._join
         if slot.id:
             self._by_id[slot.id] = slot.number
         if self._gateway.is_long(message.request):
@@ -238,7 +244,6 @@ class _Exchange:
                 self._outbox.append(first)
                 self._in_order.popleft()
         self._changed.set()
-        self._room.set()
 
 
 class _Slot:

@@ -49,6 +49,43 @@ async def test_five_hundred_messages_on_one_stream_are_each_answered_right(serve
     assert served.app.statistics.model("model", 1).batches < 500
 
 
+async def test_answers_come_together_where_the_client_takes_that_and_none_is_lost(served: Served) -> None:
+    texts = {f"m{number}": " ".join(["good", "film"] * (1 + number % 12)) for number in range(300)}
+    batcher = served.batcher("model")
+    batcher.hold()
+    call = served.sentiment.ClassifyStream()
+    for key, text in texts.items():
+        await call.write(request(text, key, together=True))
+    await call.write(request("", "wrong"))
+    await call.done_writing()
+    await eventually(lambda: batcher.queued_rows == 300)
+    batcher.release()
+    messages = [message async for message in call]
+    answers = {one.id: one for message in messages for one in (message, *message.more)}
+    assert len(messages) < 100
+    assert sum(1 + len(message.more) for message in messages) == 301
+    assert answers.pop("wrong").response.results[0].error.kind == "InvalidInput"
+    assert answers.keys() == texts.keys()
+    for key, text in texts.items():
+        (result,) = answers[key].response.results
+        assert result.prediction.probabilities[1] == pytest.approx(probability(text), abs=1e-6)
+
+
+async def test_no_message_of_several_answers_is_larger_than_clients_take(served: Served) -> None:
+    call = served.sentiment.ClassifyStream()
+    batcher = served.batcher("model")
+    batcher.hold()
+    for number in range(4):
+        message = pb.ClassifyRequest(model="model", texts=["good"] * 600, id=str(number))
+        await call.write(pb.StreamRequest(classify=message, together=True))
+    await eventually(lambda: batcher.queued_rows == 2_400)
+    batcher.release()
+    await call.done_writing()
+    sizes = [message.ByteSize() async for message in call]
+    assert len(sizes) > 1
+    assert all(size < 131_072 for size in sizes)
+
+
 async def test_answers_come_when_they_are_ready_and_without_ids_in_order(served: Served) -> None:
     batcher = served.batcher("model")
     batcher.hold()
