@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from server.repository.manifest import Artifact, backend_name
 from server.rpc import inference, sentiment
 from server.rpc.access_log import AccessLog
 from server.rpc.guard import CallLimits, Guard
+from server.rpc.hang_up import hang_up
 from server.rpc.stream import StreamLimits
 from server.runtimes.registry import ADAPTERS
 from server.runtimes.worker_process import Launch
@@ -155,7 +157,11 @@ class App:
         self._guard.drain()
         for streams in self._streams:
             streams.drain()
-        await self._grpc.stop(self.config.drain_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.drain_s):
+                await self._guard.idle()
+        hang_up(self.grpc_port)
+        await self._grpc.stop(None)
         if self._health_updates is not None:
             self._health_updates.cancel()
         await asyncio.gather(*(served.batcher.stop() for served in self.gateway.models.values()))

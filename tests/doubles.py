@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,6 +55,16 @@ class HostileAdapter(SumAdapter):
         outputs = super().execute(ids, lengths)
         outputs[[bool((row == NAN).any()) for row in real]] = np.nan
         return outputs
+
+
+class BurningAdapter(SumAdapter):
+    """As `SumAdapter`, but every padded token costs 0.2 ms of CPU time: a Transformer of a kind."""
+
+    def execute(self, ids: Ids, lengths: Lengths) -> Outputs:
+        until_s = time.thread_time() + 2e-4 * ids.size
+        while time.thread_time() < until_s:
+            pass
+        return super().execute(ids, lengths)
 
 
 class UnloadableAdapter(SumAdapter):

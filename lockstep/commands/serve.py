@@ -83,13 +83,12 @@ async def _serve(config: ServerConfig) -> None:
     from server.app import App
 
     app = App(config)
-    stop = asyncio.Event()
+    stop, at_once = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
         if stop.is_set():
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
+            at_once.set()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -104,7 +103,11 @@ async def _serve(config: ServerConfig) -> None:
     click.echo(f"serving {names} on {config.grpc.rpartition(':')[0]}:{app.grpc_port} (HTTP {app.http_port})", err=True)
     await stop.wait()
     click.echo("draining; a second signal stops at once", err=True)
-    await app.stop()
+    ends = (asyncio.create_task(app.stop()), asyncio.create_task(at_once.wait()))
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if at_once.is_set():
+        return  # what is left is cancelled with the loop; workers end with us
+    await ends[0]
 
 
 async def _check(config: ServerConfig) -> int:

@@ -6,6 +6,7 @@ allowed one pays for no interceptor.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from server.core.errors import LockstepError, ModelNotReady, Overloaded
 from server.core.tokens import Role, Tokens, bearer
 from server.rpc.access_log import AccessLog
 from server.rpc.status import REQUEST_ID_KEY, Context, refuse, too_large
+from server.scheduling.wakeup import Wakeup
 
 AUTHORIZATION_KEY = "authorization"
 _RETRY_S = 0.1
@@ -60,10 +62,16 @@ class Guard(grpc.GenericRpcHandler):
         self._access_log = access_log
         self._guarded: dict[str, Handler] = {}  # by method; those that exist, so that it is bounded
         self._draining = False
+        self._ended = Wakeup()
 
     def drain(self) -> None:
         """Refuse every new call as UNAVAILABLE, but for health; those under way are answered."""
         self._draining = True
+
+    async def idle(self) -> None:
+        """Wait until every call and stream is answered, to the last byte."""
+        while self.calls or self.streams:
+            await self._ended.wait()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
         """Return the handler of a call, or one that refuses it. gRPC asks in the task that will answer the call."""
@@ -117,12 +125,10 @@ class Guard(grpc.GenericRpcHandler):
                 self._limit_reached("max_message_bytes")
                 await refuse(context, too_large(len(payload), limits.max_message_bytes))
             self.calls += 1
-            try:
-                echo_request_id(context)
-                answered: bytes = await answer(payload, context)
-                return answered
-            finally:
-                self.calls -= 1
+            _when_over(self._call_ended)
+            echo_request_id(context)
+            answered: bytes = await answer(payload, context)
+            return answered
 
         return call
 
@@ -133,19 +139,32 @@ class Guard(grpc.GenericRpcHandler):
             if self.streams >= limits.max_streams:
                 await self._over("max_streams", "streams", self.streams, limits.max_streams, context)
             self.streams += 1
-            try:
-                echo_request_id(context)
-                await answer(messages, context)
-            finally:
-                self.streams -= 1
+            _when_over(self._stream_ended)
+            echo_request_id(context)
+            await answer(messages, context)
 
         return stream
+
+    def _call_ended(self, task: object) -> None:
+        self.calls -= 1
+        self._ended.notify()
+
+    def _stream_ended(self, task: object) -> None:
+        self.streams -= 1
+        self._ended.notify()
 
     async def _over(self, limit: str, what: str, now: int, most: int, context: Context) -> None:
         self._limit_reached(limit)
         flag = limit.replace("_", "-")
         message = f"the server answers {now} {what}, at most {most} at once (--{flag}): retry later"
         await refuse(context, Overloaded(message, retry_after_s=_RETRY_S, limit=limit))
+
+
+def _when_over(tell: Callable[[object], None]) -> None:
+    """Call back when the call under way is over, its answer sent: gRPC answers each in a task of its own."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.add_done_callback(tell)
 
 
 def echo_request_id(context: Context) -> None:

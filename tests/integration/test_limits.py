@@ -1,0 +1,190 @@
+"""Every limit: its status, a message that names the limit and the value, its counter; and the server goes on."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import grpc
+import pytest
+
+from protos import sentiment_pb2 as pb
+from server.config import ServerConfig
+from server.rpc.status import PUSHBACK_KEY, REQUEST_ID_KEY
+from tests import doubles
+from tests.serving import Served, eventually, serving, text_request
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+async def rejected(served: Served, limit: str) -> float:
+    """Return what /metrics counts for a limit."""
+    async with (
+        aiohttp.ClientSession(f"http://127.0.0.1:{served.app.http_port}") as session,
+        session.get("/metrics") as response,
+    ):
+        found = re.search(rf'^lockstep_rejected_total\{{limit="{limit}"\}} (\S+)$', await response.text(), re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def classify(served: Served, *texts: str, **fields: object) -> Awaitable[pb.ClassifyResponse]:
+    return served.sentiment.Classify(pb.ClassifyRequest(model="model", texts=texts, **fields), timeout=60)
+
+
+async def failure(call: Awaitable[object]) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value
+
+
+@asynccontextmanager
+async def held(served: Served, rows: int) -> AsyncIterator[None]:
+    """Keep so many calls of one row waiting for the length of the block."""
+    batcher = served.batcher("model")
+    batcher.hold()
+    calls = [asyncio.ensure_future(classify(served, "good")) for _ in range(rows)]
+    await eventually(lambda: batcher.queued_rows == rows)
+    yield
+    batcher.release()
+    await asyncio.gather(*calls)
+
+
+async def too_many_rows(served: Served) -> grpc.aio.AioRpcError:
+    return await failure(classify(served, "good", "bad", "film"))
+
+
+async def too_long_a_text(served: Served) -> grpc.aio.AioRpcError:
+    return await failure(served.inference.ModelInfer(text_request("model", "good" * 30)))
+
+
+async def too_large_a_message(served: Served) -> grpc.aio.AioRpcError:
+    return await failure(classify(served, "good " * 120))
+
+
+async def too_large_a_message_on_a_stream(served: Served) -> grpc.aio.AioRpcError:
+    stream = served.sentiment.ClassifyStream()
+    request = pb.ClassifyRequest(model="model", texts=["good " * 120])
+    await stream.write(pb.StreamRequest(classify=request))
+    return await failure(stream.read())
+
+
+async def too_many_calls(served: Served) -> grpc.aio.AioRpcError:
+    async with held(served, 2):
+        return await failure(classify(served, "bad"))
+
+
+async def too_many_waiting_rows(served: Served) -> grpc.aio.AioRpcError:
+    async with held(served, 3):
+        return await failure(classify(served, "bad", "film"))
+
+
+async def too_many_streams(served: Served) -> grpc.aio.AioRpcError:
+    first = served.sentiment.ClassifyStream()
+    await first.write(pb.StreamRequest(classify=pb.ClassifyRequest(model="model", texts=["good"])))
+    await first.read()
+    error = await failure(served.inference.ModelStreamInfer().read())
+    await first.done_writing()
+    return error
+
+
+INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED
+Provoke = Callable[[Served], Awaitable[grpc.aio.AioRpcError]]
+LIMITS: dict[str, tuple[str, int, Provoke, grpc.StatusCode, str]] = {
+    "rows of a call": ("max_call_rows", 2, too_many_rows, INVALID, "holds 3 rows, at most 2 are taken"),
+    "bytes of a text": ("max_text_bytes", 100, too_long_a_text, INVALID, "has 120 bytes, at most 100 are taken"),
+    "bytes of a message": ("max_message_bytes", 500, too_large_a_message, EXHAUSTED, "bytes, at most 500 are taken"),
+    "bytes of a message on a stream": (
+        "max_message_bytes", 500, too_large_a_message_on_a_stream, EXHAUSTED, "bytes, at most 500 are taken",
+    ),
+    "calls at once": ("max_calls", 2, too_many_calls, EXHAUSTED, "answers 2 calls, at most 2 at once"),
+    "streams at once": ("max_streams", 1, too_many_streams, EXHAUSTED, "answers 1 streams, at most 1 at once"),
+    "rows in the queue": ("max_queue_rows", 4, too_many_waiting_rows, EXHAUSTED, "holds 3 rows, 2 more do not fit"),
+}  # fmt: skip
+TEMPORARY = {"max_calls", "max_streams", "max_queue_rows"}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+async def test_a_limit_is_a_contract(tmp_path: Path, name: str) -> None:
+    limit, value, provoke, status, message = LIMITS[name]
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS, **{limit: value}) as served:
+        before = await rejected(served, limit)
+        error = await provoke(served)
+        assert error.code() == status
+        assert message in str(error.details())
+        assert f"--{limit.replace('_', '-')}" in str(error.details())
+        trailing = dict(error.trailing_metadata() or ())
+        assert (PUSHBACK_KEY in trailing) == (limit in TEMPORARY)
+        assert trailing[REQUEST_ID_KEY]
+        assert await rejected(served, limit) == before + 1
+        response = await classify(served, "good")  # the server goes on
+        assert response.results[0].prediction.label
+
+
+async def test_a_message_far_over_the_limit_never_reaches_us(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS, max_message_bytes=500) as served:
+        error = await failure(classify(served, "good " * 1000))
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_connections_over_the_limit_are_closed_and_the_others_stay(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS, max_connections=1) as served:
+        await classify(served, "good")
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{served.app.grpc_port}", options=options) as second:
+            call = second.unary_unary("/inference.GRPCInferenceService/ServerLive")
+            assert (await failure(call(b""))).code() == grpc.StatusCode.UNAVAILABLE
+        await classify(served, "good")
+
+
+async def test_calls_over_a_connections_limit_wait_in_the_client_or_may_be_sent_again(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS, max_connection_calls=2) as served:
+        await classify(served, "good")  # the client has heard of the limit
+        batcher = served.batcher("model")
+        batcher.hold()
+        calls = [asyncio.ensure_future(classify(served, "good")) for _ in range(6)]
+        await eventually(lambda: batcher.queued_rows == 2)
+        batcher.release()
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        # one that crossed an answer on its way is refused by HTTP/2, unprocessed: clients send it again
+        errors = [one.code() for one in ended if isinstance(one, grpc.aio.AioRpcError)]
+        assert set(errors) <= {grpc.StatusCode.UNAVAILABLE}
+        assert len(ended) - len(errors) >= 2
+
+
+def test_every_limit_has_a_row_in_the_guide_with_its_default() -> None:
+    defaults = {name: field.default for name, field in ServerConfig.model_fields.items() if name.startswith("max_")}
+    planning = {"max_wait_ms", "max_batch_rows", "max_padded_tokens", "max_workers"}  # bounds of ours, not of callers
+    table = dict(re.findall(r"^\| `--(max-[a-z-]+)` \| ([\d,.]+)", OPERATIONS.read_text(), flags=re.MULTILINE))
+    documented = {flag.replace("-", "_"): float(value.replace(",", "")) for flag, value in table.items()}
+    assert documented == {name: float(value) for name, value in defaults.items() if name not in planning}
+
+
+async def test_a_client_that_writes_and_never_reads_is_read_no_further(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS, max_stream_messages=8) as served:
+        stalled = served.sentiment.ClassifyStream()
+        request = pb.ClassifyRequest(model="model", texts=["good " * 50] * 64)  # 16 kB, and as much of an answer
+        written = 0
+
+        async def write() -> None:
+            nonlocal written
+            while True:
+                await stalled.write(pb.StreamRequest(classify=request))
+                written += 1
+
+        writing = asyncio.ensure_future(write())
+        seen = -1
+        while seen != written:  # until flow control holds it up, while others are answered as ever
+            seen = written
+            for _ in range(20):
+                assert (await classify(served, "good")).results[0].prediction.label
+        assert written > 8
+        writing.cancel()
+        stalled.cancel()
+        await eventually(lambda: served.batcher("model").queued_rows == 0)
