@@ -138,7 +138,7 @@ class Backend:
             raise BackendUnavailable(f"backend {self.name} cannot start: {error}") from error
         finally:
             self._starting -= 1
-        if self._failures:
+        if self._down:
             self.restarts += 1
         self.workers.add(worker)
         self.idle_workers.add(worker)

@@ -1,7 +1,9 @@
 """Real exported models of three frameworks behind real gRPC: the same answer, however batched, on every backend."""
 
 import asyncio
+import os
 import random
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -34,7 +36,7 @@ async def classify(served: Served, model: str, *rows: str) -> list[pb.Prediction
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def served(tiny_repository: Path) -> AsyncIterator[Served]:
-    async with serving(tiny_repository, policy="token_budget") as one:
+    async with serving(tiny_repository, measure_s=0.2) as one:
         yield one
 
 
@@ -79,3 +81,37 @@ async def test_backends_of_a_model_agree(served: Served) -> None:
         ]
         for one, other in zip(onnx, tensorflow, strict=True):
             assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
+
+
+@pytest.mark.parametrize(("model", "other"), [("tiny-bigru", "tensorflow"), ("tiny-bilstm", "torch")])
+async def test_no_row_is_lost_or_wrong_while_every_worker_is_killed_in_turn(
+    served: Served, model: str, other: str
+) -> None:
+    rows = texts(seed=37)[:240]
+    expected = {row: (await classify(served, model, row))[0] for row in set(rows)}
+    backends = {name: served.batcher(model).backend(name) for name in ("onnxruntime", other)}
+    answered: list[tuple[str, pb.Prediction]] = []
+    stop = asyncio.Event()
+
+    async def client(pinned: str, start: int) -> None:
+        turn = start
+        while not stop.is_set() or turn < len(rows):
+            row = rows[turn % len(rows)]
+            answered.append((row, (await classify(served, pinned, row))[0]))
+            turn += 6
+
+    async def killer() -> None:
+        for backend in backends.values():
+            await eventually(lambda backend=backend: backend.ready)
+            for worker in list(backend.workers):
+                os.kill(worker.pid, signal.SIGKILL)
+            await eventually(lambda backend=backend: not backend.ready)
+        await eventually(lambda: all(backend.ready for backend in backends.values()))
+        stop.set()
+
+    pins = [model] * 4 + [f"{model}@onnxruntime", f"{model}@{other}"]
+    await asyncio.gather(*(client(pin, start) for start, pin in enumerate(pins)), killer())
+    assert len(answered) >= len(rows)
+    for row, answer in answered:
+        assert answer.probabilities == pytest.approx(expected[row].probabilities, abs=1e-4)
+    assert all(backend.restarts >= 1 for backend in backends.values())
