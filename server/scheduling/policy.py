@@ -46,7 +46,7 @@ class Limits:
     max_rows: int = 32
     max_padded_tokens: int = 16_384  # rows x longest length; one row alone may exceed it
     budget_tokens: int = 512  # of `token_budget`
-    window_rows: int = 96  # of `least_cost`: the oldest rows, which it plans
+    window_rows: int = 192  # of `least_cost`: the oldest rows, which it plans
     max_wait_ns: int = 400_000_000  # of `least_cost`: the oldest row past it is in the next batch
     order: Order = "shortest"  # of `least_cost`: which group of its plan goes first
 
