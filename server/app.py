@@ -195,6 +195,7 @@ class App:
             backends=backends,
             policy=POLICIES[model.policy or self.config.policy],
             pad_id=manifest.pad_id,
+            max_queue_s=model.max_queue_s or self.config.max_queue_s,
             max_queue_rows=model.max_queue_rows or self.config.max_queue_rows,
             start_all=(model.start or self.config.start) == "all",
             spread=model.spread,

@@ -56,6 +56,7 @@ class ModelConfig(_Section):
     max_batch_rows: Count | None = None
     max_padded_tokens: Count | None = None
     max_queue_rows: Count | None = None
+    max_queue_s: Annotated[float, Field(gt=0)] | None = None
     start: Literal["preferred", "all"] | None = None
     preferred: str | None = None  # the backend that free rows go to; None: the cheapest, by measurement
     spread: bool = False  # free rows go to every backend at once: their devices are separate
@@ -119,6 +120,9 @@ class ServerConfig(_Section):
     ] = "preferred"
 
     max_queue_rows: Annotated[int, Field(ge=1, description="Rows that may wait, for each model.")] = 4_096
+    max_queue_s: Annotated[
+        float, Field(gt=0, description="Seconds that a new row may have to wait, by the pace of late, for each model.")
+    ] = 10.0
     max_call_rows: Annotated[int, Field(ge=1, description="Rows of one call.")] = 4_096
     max_stream_messages: Annotated[
         int, Field(ge=1, description="Unanswered messages of one stream; the server then reads no further.")

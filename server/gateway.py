@@ -157,6 +157,12 @@ class Gateway:
                 f"the call holds {len(request.rows)} rows, at most {self._limits.max_rows} are taken "
                 "(--max-call-rows): send fewer a call"
             )
+        served.batcher.check_admission(
+            len(request.rows),
+            backend=request.ref.backend,
+            priority=request.priority,
+            deadline_ns=request.deadline_ns,
+        )
         return served
 
     def _screened(

@@ -229,7 +229,11 @@ def _state(gateway: Gateway) -> Iterator[Metric]:
     memory = GaugeMetricFamily("lockstep_worker_resident_bytes", "Resident memory of the workers", labels=labels)
     cpu = GaugeMetricFamily("lockstep_worker_cpu_seconds", "CPU time of the workers that live", labels=labels)
     restarts = CounterMetricFamily("lockstep_worker_restarts", "Workers started in place of lost ones", labels=labels)
+    wait = GaugeMetricFamily(
+        "lockstep_expected_wait_seconds", "What a free row that came now would wait", labels=["model"]
+    )
     for name, served in gateway.models.items():
+        wait.add_metric([name], served.batcher.expected_wait_s())
         queue.add_metric([name], served.batcher.queued_rows)
         for backend in served.batcher.backends:
             key = [name, backend.name]
@@ -242,7 +246,7 @@ def _state(gateway: Gateway) -> Iterator[Metric]:
             memory.add_metric(key, resident_bytes)
     own = psutil.Process().cpu_times()
     yield CounterMetricFamily("lockstep_gateway_cpu_seconds", "CPU time of the gateway", value=own.user + own.system)
-    yield from (queue, ready, workers, budget, memory, cpu, restarts)
+    yield from (queue, wait, ready, workers, budget, memory, cpu, restarts)
 
 
 def _process_figures(pids: Iterable[int]) -> tuple[float, int]:

@@ -19,6 +19,7 @@ from server.core.errors import BackendUnavailable
 from server.runtimes.worker_process import BatchFailed, Executed, Launch, WorkerProcess
 from server.scheduling.cost import CostModel, Measurement
 from server.scheduling.cost_store import CostStore
+from server.scheduling.pace import Pace
 from server.scheduling.policy import Limits, Planned
 from server.scheduling.warmup import cost_ns, measure
 
@@ -71,6 +72,7 @@ class Backend:
         self.cost = CostModel(spec.limits.max_rows, spec.max_tokens)
         self.slowdown = 1.0  # elapsed time / cost, of late
         self.overhead_ns = 0.0  # the gateway's CPU time for a batch, of late
+        self.pace = Pace()
         self.planned: Planned = ()  # batches that the last plan left
         self._store = store
         self._measuring = asyncio.Lock()

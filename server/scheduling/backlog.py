@@ -46,13 +46,7 @@ class Backlog:
         pinned_to: str | None,
     ) -> Call:
         """Queue rows, all or none; raises `Overloaded` where they do not fit."""
-        if len(self._rows) + len(encodings) > self._max_rows:
-            raise Overloaded(
-                f"the queue of {self._model} holds {len(self._rows)} rows, {len(encodings)} more do not fit, "
-                f"at most {self._max_rows} may wait (--max-queue-rows): retry later",
-                retry_after_s=_OVERLOAD_RETRY_S,
-                limit="max_queue_rows",
-            )
+        self.check_room(len(encodings))
         call = Call(len(encodings))
         deadline = NO_DEADLINE_NS if deadline_ns is None else deadline_ns
         for index, encoding in enumerate(encodings):
@@ -67,6 +61,26 @@ class Backlog:
         if encodings and deadline < self._earliest_ns:
             self._wake_at(deadline)
         return call
+
+    def check_room(self, rows: int) -> None:
+        """Raise `Overloaded` where so many rows do not fit."""
+        if len(self._rows) + rows > self._max_rows:
+            raise Overloaded(
+                f"the queue of {self._model} holds {len(self._rows)} rows, {rows} more do not fit, "
+                f"at most {self._max_rows} may wait (--max-queue-rows): retry later",
+                retry_after_s=_OVERLOAD_RETRY_S,
+                limit="max_queue_rows",
+            )
+
+    def tokens_ahead(self, priority: int, pins: Sequence[int]) -> int:
+        """Return the tokens of the rows with these pins that a newcomer of that priority comes after."""
+        view = self._rows.view()
+        ahead = view.priority >= priority
+        if len(pins) == 1:
+            ahead &= view.pin == pins[0]
+        else:
+            ahead &= np.isin(view.pin, pins)
+        return int(view.length[ahead].sum())
 
     def view(self) -> Waiting:
         """Return the waiting rows; valid until the next change."""

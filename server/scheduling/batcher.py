@@ -58,8 +58,10 @@ _TRIES_ALONE = 3
 killed from outside."""
 
 _QUARANTINE_PAUSE_S = 0.1
+_LEAST_RETRY_S, _MOST_RETRY_S = 0.1, 5.0
+"""Of the pushback of a refused call, which is the time until what waits now is gone."""
 _QUIET_TURNS = 8
-"""Turns of the event loop without a new row after which no more are on their way: some 50 microseconds for a lone row."""
+"""Turns of the event loop without a new row after which no more are on their way: some 50 us for a lone row."""
 _MOST_TURNS = 64
 _ENOUGH_ROWS = 64
 """Rows that are worth a plan without waiting for others: what a batch costs beside its execution is small for each."""
@@ -75,6 +77,7 @@ class BatcherSpec:
     policy: Policy
     pad_id: int
     max_queue_rows: int
+    max_queue_s: float = math.inf
     start_all: bool = False  # start every worker at once
     spread: bool = False  # free rows go to every backend: their devices are separate
     preferred: str | None = None  # by configuration; None: by measured cost
@@ -144,6 +147,57 @@ class Batcher:
             raise
         self._rows_arrived(self._by_name[backend] if backend else self.preferred)
         return call
+
+    def check_admission(self, rows: int, *, backend: str | None, priority: int, deadline_ns: int | None) -> None:
+        """Refuse rows that `submit` would, before anything is spent on them; raises as it does.
+
+        `Overloaded` too where the rows before them take too long: more than half of the time until the deadline (the
+        other half is for what cannot be predicted), or more than `max_queue_s`.
+        """
+        self._pin(backend)
+        try:
+            self._backlog.check_room(rows)
+            left_s = math.inf if deadline_ns is None else (deadline_ns - self._clock_ns()) / 1e9
+            bound_s = min(self.spec.max_queue_s, left_s / 2)
+            wait_s = self.expected_wait_s(backend, priority, unless_below_s=bound_s)
+            if wait_s <= bound_s:
+                return
+            if wait_s > self.spec.max_queue_s:
+                limit, why = "max_queue_s", f"more than {self.spec.max_queue_s:g} s (--max-queue-s)"
+            else:
+                limit, why = "deadline", f"more than half of the {max(0.0, left_s):.2f} s that the call has"
+            raise Overloaded(
+                f"the rows that wait for {self.spec.model} take about {wait_s:.2f} s, {why}: retry later",
+                retry_after_s=min(_MOST_RETRY_S, max(_LEAST_RETRY_S, wait_s)),
+                limit=limit,
+            )
+        except Overloaded as error:
+            self._observer.limit_reached(error.limit)
+            raise
+
+    def expected_wait_s(self, backend: str | None = None, priority: int = 0, *, unless_below_s: float = 0.0) -> float:
+        """Return how long a row that came now would wait, by the pace of late; 0 where nothing is known of it.
+
+        Where it is surely below `unless_below_s`, the rows are not looked at, and 0 is returned.
+
+        Rows wait for each other where the same workers take them: those pinned to a backend, and free rows for the
+        backends that take them now.
+        """
+        if not len(self._backlog):
+            return 0.0
+        takers = [self._by_name[backend]] if backend else [one for one in self._preference if self._takes_free(one)]
+        tokens_per_ns = 0.0
+        for one in takers:
+            pace = one.pace.ns_per_token
+            if one.workers and pace:
+                tokens_per_ns += len(one.workers) * (1 + one.spec.prepare_ahead) / pace
+        if not tokens_per_ns:
+            return 0.0
+        longest = max(one.spec.max_tokens for one in takers)
+        if len(self._backlog) * longest / tokens_per_ns / 1e9 < unless_below_s:
+            return 0.0
+        pins = [one.index for one in takers] + [FREE] * any(self._takes_free(one) for one in takers)
+        return self._backlog.tokens_ahead(priority, pins) / tokens_per_ns / 1e9
 
     def abandon(self, call: Call) -> None:
         """Forget a call whose client has gone: its waiting rows leave the queue at once."""
@@ -315,7 +369,7 @@ class Batcher:
         """Execute rows together; each has its outcome, or became a suspect. Raises `BackendUnavailable`."""
         dispatched_ns, began_ns = self._clock_ns(), time.thread_time_ns()
         batch = pad([row.encoding.ids for row in rows], self.spec.pad_id)
-        padded_ns = self._clock_ns()
+        padded_ns, more_waited = self._clock_ns(), len(self._backlog) > 0
         backend.spend(time.thread_time_ns() - began_ns)
         try:
             executed = await worker.execute(batch.ids, batch.lengths)
@@ -334,6 +388,9 @@ class Batcher:
         probabilities = backend.spec.probabilities(executed.outputs)
         labels: list[int] = probabilities.argmax(axis=1).tolist()
         lengths = [len(row.encoding.ids) for row in rows]
+        responded_ns = self._clock_ns()
+        if more_waited:
+            backend.pace.observe(responded_ns - dispatched_ns, sum(lengths))
         facts = BatchFacts(
             backend=backend.name,
             rows=batch.rows,
@@ -342,7 +399,7 @@ class Batcher:
             lengths=lengths,
             arrivals_ns=[row.arrival_ns for row in rows],
             times=BatchTimes(
-                dispatched_ns, padded_ns, executed.execute_start_ns, executed.execute_end_ns, self._clock_ns()
+                dispatched_ns, padded_ns, executed.execute_start_ns, executed.execute_end_ns, responded_ns
             ),
             cpu_ns=executed.cpu_ns,
             predicted_ratio=predicted_ratio,
@@ -440,14 +497,21 @@ class Batcher:
 
     # ---- routing ---------------------------------------------------------------------------------
 
-    def _view(self, backend: Backend) -> WorkerView:
+    def _takes_free(self, backend: Backend) -> bool:
         preferred = self.preferred
-        takes_free = backend.spec.takes_free_rows and (
+        return backend.spec.takes_free_rows and (
             self.spec.spread or backend is preferred or preferred is None or not preferred.ready
         )
+
+    def _view(self, backend: Backend) -> WorkerView:
         costs = backend.cost.table() if backend.cost.fitted else None
         return WorkerView(
-            backend.index, takes_free, costs, backend.slowdown, backend.overhead_ns, planned=backend.planned
+            backend.index,
+            self._takes_free(backend),
+            costs,
+            backend.slowdown,
+            backend.overhead_ns,
+            planned=backend.planned,
         )
 
     def _by_preference(self) -> list[Backend]:

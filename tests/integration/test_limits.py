@@ -188,3 +188,52 @@ async def test_a_client_that_writes_and_never_reads_is_read_no_further(tmp_path:
         writing.cancel()
         stalled.cancel()
         await eventually(lambda: served.batcher("model").queued_rows == 0)
+
+
+@asynccontextmanager
+async def queueing(tmp_path: Path, **config: object) -> AsyncIterator[Served]:
+    """Serve a model whose pace is known, and whose queue holds 600 tokens: 0.12 s of work."""
+    doubles.publish(tmp_path, "model")
+    adapters = {**doubles.ADAPTERS, "onnxruntime": "tests.doubles:BurningAdapter"}
+    async with serving(tmp_path, adapters, max_batch_rows=4, **config) as served:
+        batcher = served.batcher("model")
+        while not batcher.backends[0].pace.ns_per_token:
+            await classify(served, *["good"] * 32)
+        batcher.hold()
+        waiting = asyncio.ensure_future(classify(served, *["good " * 58] * 10, priority=1))
+        await eventually(lambda: batcher.queued_rows == 10)
+        yield served
+        batcher.release()
+        await waiting
+
+
+async def test_a_call_that_would_wait_longer_than_the_bound_is_refused_with_the_wait_as_pushback(
+    tmp_path: Path,
+) -> None:
+    async with queueing(tmp_path, max_queue_s=0.02) as served:
+        error = await failure(classify(served, "good"))
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "more than 0.02 s (--max-queue-s)" in str(error.details())
+        pushback_ms = int(dict(error.trailing_metadata() or ())[PUSHBACK_KEY])
+        assert pushback_ms >= served.batcher("model").expected_wait_s() * 900
+        assert await rejected(served, "max_queue_s") == 1
+
+
+async def test_a_call_that_would_wait_too_long_for_its_deadline_is_refused_and_others_are_not(tmp_path: Path) -> None:
+    async with queueing(tmp_path) as served:
+        request = text_request("model", "good")
+        request.parameters["timeout"].int64_param = 50_000  # microseconds
+        error = await failure(served.inference.ModelInfer(request))
+        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "more than half of the 0.0" in str(error.details())
+        assert await rejected(served, "deadline") == 1
+        batcher = served.batcher("model")
+        patient = asyncio.ensure_future(classify(served, "good"))  # 60 s
+        first = asyncio.ensure_future(classify(served, "good", priority=2))
+        pinned = asyncio.ensure_future(
+            served.sentiment.Classify(pb.ClassifyRequest(model="model@tensorflow", texts=["good"]), timeout=60)
+        )
+        await eventually(lambda: batcher.queued_rows == 13)
+        assert batcher.expected_wait_s(None, 2) < batcher.expected_wait_s(None, 0)
+        batcher.release()
+        await asyncio.gather(patient, first, pinned)
