@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Self, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Literal, Self, TypeVar
 
 import grpc
 
@@ -22,15 +22,21 @@ from clients.results import (
     results_from_wire,
 )
 from clients.retry import RetryPolicy
+from clients.stream_transport import StreamTransport
 from clients.transport import Connect, GrpcTransport, Method, Request, Response, Transport
 from protos import open_inference_pb2 as oip
 from protos import sentiment_pb2 as wire
 
 Answer = TypeVar("Answer")
+Mode = Literal["stream", "unary"]
+TRANSPORTS: Mapping[Mode, Connect] = {"stream": StreamTransport, "unary": GrpcTransport}
 
 
 class SentimentClient:
     """Calls one server; made for many calls at once on one connection.
+
+    They share one stream, which costs the server far less than a unary call each; `mode="unary"` makes
+    unary calls. `connect` replaces the transport.
 
     ::
 
@@ -49,12 +55,13 @@ class SentimentClient:
         *,
         timeout_s: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  frozen
-        connect: Connect = GrpcTransport,
+        mode: Mode = "stream",
+        connect: Connect | None = None,
     ) -> None:
         self.address = address
         self.timeout_s = timeout_s
         self._retry = retry
-        self._connect = connect
+        self._connect = connect or TRANSPORTS[mode]
         self._transport: Transport | None = None
 
     async def __aenter__(self) -> Self:

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Coroutine, Sequence
 from typing import Any, Self, TypeVar
 
-from clients.client import SentimentClient
+from clients.client import Mode, SentimentClient
 from clients.errors import ClientNotOpen
 from clients.results import ModelMetadata, ModelStatistics, Result, ServedModel, ServerMetadata
 from clients.retry import RetryPolicy
-from clients.transport import Connect, GrpcTransport
+from clients.transport import Connect
 
 Answer = TypeVar("Answer")
 
@@ -33,9 +33,10 @@ class SyncSentimentClient:
         *,
         timeout_s: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  frozen
-        connect: Connect = GrpcTransport,
+        mode: Mode = "stream",
+        connect: Connect | None = None,
     ) -> None:
-        self._client = SentimentClient(address, timeout_s=timeout_s, retry=retry, connect=connect)
+        self._client = SentimentClient(address, timeout_s=timeout_s, retry=retry, mode=mode, connect=connect)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 

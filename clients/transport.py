@@ -1,7 +1,6 @@
 """How messages travel: the one seam of the client. Knows neither retries nor typed results.
 
-`GrpcTransport` makes unary calls on one channel. A transport that carries `Classify` over a shared
-bidirectional stream fits the same protocol: only `classify` would differ.
+`GrpcTransport` makes unary calls on one channel; `clients.stream_transport` carries texts over a stream.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ def _inference(name: str, request: type[Request], response: type[Response]) -> M
 
 
 CLASSIFY: Final = Method("/sentiment.v1.SentimentService/Classify", wire.ClassifyRequest, wire.ClassifyResponse)
+CLASSIFY_STREAM: Final = "/sentiment.v1.SentimentService/ClassifyStream"
 SERVER_LIVE: Final = _inference("ServerLive", oip.ServerLiveRequest, oip.ServerLiveResponse)
 SERVER_READY: Final = _inference("ServerReady", oip.ServerReadyRequest, oip.ServerReadyResponse)
 SERVER_METADATA: Final = _inference("ServerMetadata", oip.ServerMetadataRequest, oip.ServerMetadataResponse)
@@ -92,6 +92,14 @@ class GrpcTransport:
             return await self._callable(method)(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
+
+    def classify_stream(self) -> Any:
+        """Open a ClassifyStream on the channel: `StreamRequest` in, `StreamResponse` out."""
+        return self._channel.stream_stream(
+            CLASSIFY_STREAM,
+            request_serializer=wire.StreamRequest.SerializeToString,
+            response_deserializer=wire.StreamResponse.FromString,
+        )()
 
     async def close(self) -> None:
         """Cancel what is in flight and disconnect."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -81,6 +81,23 @@ def prediction_of(text: str, backend: str, *, batch_rows: int = 1, batch_tokens:
     )
 
 
+class _Aborted(Exception):
+    """A message of a stream fails with this error."""
+
+    def __init__(self, error: wire.Error) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class _MessageContext:
+    """What a message of a stream has for a call's context."""
+
+    async def abort(self, code: grpc.StatusCode, details: str, trailing: Sequence[tuple[str, str]] = ()) -> None:
+        pushback_ms = dict(trailing).get("grpc-retry-pushback-ms", "")
+        retry_after_ms = int(pushback_ms) if pushback_ms.isdecimal() else 0
+        raise _Aborted(wire.Error(kind="Double", code=code.value[0], message=details, retry_after_ms=retry_after_ms))
+
+
 class ServerDouble(wire_grpc.SentimentServiceServicer, oip_grpc.GRPCInferenceServiceServicer):
     """Serves `models` (backends by model) on a free port; every call's rows are one batch."""
 
@@ -88,6 +105,8 @@ class ServerDouble(wire_grpc.SentimentServiceServicer, oip_grpc.GRPCInferenceSer
         self.models = dict(models or {"tiny": ("onnxruntime", "tensorflow")})
         self.replies: deque[Reply] = deque(replies)
         self.calls: list[wire.ClassifyRequest] = []
+        self.messages: list[wire.StreamRequest] = []
+        self.streams = 0
         self.rows: dict[str, int] = {}
         self.batches: dict[str, int] = {}
         self.server = grpc.aio.server()
@@ -148,6 +167,27 @@ class ServerDouble(wire_grpc.SentimentServiceServicer, oip_grpc.GRPCInferenceSer
                     prediction=prediction_of(text, backend, batch_rows=len(request.texts), batch_tokens=longest)
                 )
         return response
+
+    async def ClassifyStream(self, _: Any, context: Any) -> None:  # noqa: N802
+        running: dict[str, asyncio.Task[None]] = {}
+
+        async def answer(request: wire.ClassifyRequest) -> None:
+            try:
+                response = wire.StreamResponse(id=request.id, response=await self.Classify(request, _MessageContext()))
+            except _Aborted as aborted:
+                response = wire.StreamResponse(id=request.id, error=aborted.error)
+            async with writing:
+                await context.write(response)
+
+        writing = asyncio.Lock()
+        self.streams += 1
+        async with asyncio.TaskGroup() as group:
+            while isinstance(message := await context.read(), wire.StreamRequest):
+                self.messages.append(message)
+                if message.WhichOneof("message") == "cancel":
+                    running[message.cancel].cancel()
+                else:
+                    running[message.classify.id] = group.create_task(answer(message.classify))
 
     async def ServerLive(self, request: Any, context: Any) -> oip.ServerLiveResponse:  # noqa: N802
         return oip.ServerLiveResponse(live=True)

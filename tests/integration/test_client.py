@@ -20,16 +20,25 @@ from clients import (
     Unavailable,
     raise_for_errors,
 )
+from clients.client import Mode
 from protos import sentiment_pb2 as wire
 from tests.wire_double import LABELS, Fail, FailRows, Hold, Malformed, ServerDouble, double_in_a_thread
 
+pytestmark = pytest.mark.timeout(60)
 SOON = RetryPolicy(initial_s=0.001, longest_s=0.002)
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_each_text_is_answered_in_order_with_its_phases() -> None:
-    async with ServerDouble() as server, SentimentClient(server.address) as client:
+@pytest.fixture(params=["stream", "unary"])
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """How calls travel: they behave alike."""
+    travels: Mode = request.param
+    return travels
+
+
+async def test_each_text_is_answered_in_order_with_its_phases(mode: Mode) -> None:
+    async with ServerDouble() as server, SentimentClient(server.address, mode=mode) as client:
         good, bad = raise_for_errors(await client.classify(["a good film", "no"], model="tiny"))
     assert good == Prediction(
         label="positive",
@@ -46,64 +55,64 @@ async def test_each_text_is_answered_in_order_with_its_phases() -> None:
     assert good.phases.total_ms == pytest.approx(8.2)
 
 
-async def test_what_the_caller_asks_reaches_the_server() -> None:
-    async with ServerDouble() as server, SentimentClient(server.address) as client:
+async def test_what_the_caller_asks_reaches_the_server(mode: Mode) -> None:
+    async with ServerDouble() as server, SentimentClient(server.address, mode=mode) as client:
         await client.classify(["x"], model="tiny", backend="tensorflow", truncate=True, priority=3)
     (call,) = server.calls
     assert (call.model, call.truncate, call.priority) == ("tiny@tensorflow", True, 3)
 
 
-async def test_no_texts_need_no_call() -> None:
-    async with ServerDouble() as server, SentimentClient(server.address) as client:
+async def test_no_texts_need_no_call(mode: Mode) -> None:
+    async with ServerDouble() as server, SentimentClient(server.address, mode=mode) as client:
         assert await client.classify([]) == []
     assert server.calls == []
 
 
-async def test_unavailable_is_sent_again_until_it_answers() -> None:
+async def test_unavailable_is_sent_again_until_it_answers(mode: Mode) -> None:
     async with (
         ServerDouble(Fail(UNAVAILABLE), Fail(UNAVAILABLE), Fail(UNAVAILABLE)) as server,
-        SentimentClient(server.address, retry=SOON) as client,
+        SentimentClient(server.address, retry=SOON, mode=mode) as client,
     ):
         assert len(await client.classify(["x"])) == 1
     assert len(server.calls) == 4
 
 
-async def test_overload_is_sent_again_when_the_server_says_when() -> None:
+async def test_overload_is_sent_again_when_the_server_says_when(mode: Mode) -> None:
     async with (
         ServerDouble(Fail(EXHAUSTED, pushback_ms="1")) as server,
-        SentimentClient(server.address) as client,
+        SentimentClient(server.address, mode=mode) as client,
     ):
         assert len(await client.classify(["x"])) == 1
     assert len(server.calls) == 2
 
 
 @pytest.mark.parametrize("pushback_ms", [None, "-1", "soon"])
-async def test_overload_without_a_usable_pushback_is_raised_at_once(pushback_ms: str | None) -> None:
+async def test_overload_without_a_usable_pushback_is_raised_at_once(mode: Mode, pushback_ms: str | None) -> None:
     async with (
         ServerDouble(Fail(EXHAUSTED, "the queue is full", pushback_ms)) as server,
-        SentimentClient(server.address) as client,
+        SentimentClient(server.address, mode=mode) as client,
     ):
         with pytest.raises(Overloaded, match="the queue is full"):
             await client.classify(["x"])
     assert len(server.calls) == 1
 
 
-async def test_a_pushback_beyond_the_deadline_is_not_waited_for() -> None:
+async def test_a_pushback_beyond_the_deadline_is_not_waited_for(mode: Mode) -> None:
     async with (
         ServerDouble(Fail(EXHAUSTED, pushback_ms="60000")) as server,
-        SentimentClient(server.address, timeout_s=30) as client,
+        SentimentClient(server.address, timeout_s=30, mode=mode) as client,
     ):
         with pytest.raises(Overloaded) as caught:
             await client.classify(["x"])
     assert caught.value.pushback_s == 60
 
 
-async def test_rows_that_fail_for_the_moment_are_sent_again_alone() -> None:
+async def test_rows_that_fail_for_the_moment_are_sent_again_alone(mode: Mode) -> None:
     crash = ("BackendUnavailable", UNAVAILABLE, "the worker died")
     long = ("InputTooLong", grpc.StatusCode.INVALID_ARGUMENT, "too long")
     async with (
         ServerDouble(FailRows({0: crash, 1: long, 3: crash}), FailRows({1: crash})) as server,
-        SentimentClient(server.address, retry=SOON) as client,
+        SentimentClient(server.address, retry=SOON, mode=mode) as client,
     ):
         results = await client.classify(["good a", "b", "c", "good d"])
     assert [list(call.texts) for call in server.calls] == [
@@ -115,28 +124,28 @@ async def test_rows_that_fail_for_the_moment_are_sent_again_alone() -> None:
     assert results[1] == RowError("InputTooLong", grpc.StatusCode.INVALID_ARGUMENT, "too long")
 
 
-async def test_rows_that_were_answered_survive_a_failed_retry_of_the_others() -> None:
+async def test_rows_that_were_answered_survive_a_failed_retry_of_the_others(mode: Mode) -> None:
     crash = ("BackendUnavailable", UNAVAILABLE, "the worker died")
     async with (
         ServerDouble(FailRows({1: crash}), Fail(grpc.StatusCode.INTERNAL)) as server,
-        SentimentClient(server.address, retry=SOON) as client,
+        SentimentClient(server.address, retry=SOON, mode=mode) as client,
     ):
         first, second = await client.classify(["a", "b"])
     assert isinstance(first, Prediction)
     assert second == RowError("BackendUnavailable", UNAVAILABLE, "the worker died")
 
 
-async def test_the_deadline_reaches_the_server_and_ends_the_call() -> None:
+async def test_the_deadline_reaches_the_server_and_ends_the_call(mode: Mode) -> None:
     hold = Hold()
-    async with ServerDouble(hold) as server, SentimentClient(server.address) as client:
+    async with ServerDouble(hold) as server, SentimentClient(server.address, mode=mode) as client:
         with pytest.raises(DeadlineExceeded):
             await client.classify(["x"], timeout_s=0.05)
         await hold.cancelled.wait()
 
 
-async def test_cancelling_the_task_cancels_the_call_at_the_server() -> None:
+async def test_cancelling_the_task_cancels_the_call_at_the_server(mode: Mode) -> None:
     hold = Hold()
-    async with ServerDouble(hold) as server, SentimentClient(server.address) as client:
+    async with ServerDouble(hold) as server, SentimentClient(server.address, mode=mode) as client:
         task = asyncio.create_task(client.classify(["x"]))
         await hold.arrived.wait()
         task.cancel()
@@ -145,24 +154,24 @@ async def test_cancelling_the_task_cancels_the_call_at_the_server() -> None:
         await hold.cancelled.wait()
 
 
-async def test_many_calls_share_the_connection() -> None:
-    async with ServerDouble() as server, SentimentClient(server.address) as client:
+async def test_many_calls_share_the_connection(mode: Mode) -> None:
+    async with ServerDouble() as server, SentimentClient(server.address, mode=mode) as client:
         answers = await asyncio.gather(*(client.classify([f"good {n}"]) for n in range(64)))
     assert all(isinstance(result, Prediction) for (result,) in answers)
 
 
-async def test_no_server_is_unavailable_and_says_where() -> None:
+async def test_no_server_is_unavailable_and_says_where(mode: Mode) -> None:
     async with ServerDouble() as server:
         port = server.port
-    async with SentimentClient(f"127.0.0.1:{port}", timeout_s=0.2) as client:
+    async with SentimentClient(f"127.0.0.1:{port}", timeout_s=0.2, mode=mode) as client:
         with pytest.raises(Unavailable, match=str(port)):
             await client.classify(["x"])
 
 
-async def test_a_client_finds_a_server_that_starts_late() -> None:
+async def test_a_client_finds_a_server_that_starts_late(mode: Mode) -> None:
     async with ServerDouble() as server:
         port = server.port
-    async with SentimentClient(f"127.0.0.1:{port}", retry=RetryPolicy(initial_s=0.01)) as client:
+    async with SentimentClient(f"127.0.0.1:{port}", retry=RetryPolicy(initial_s=0.01), mode=mode) as client:
         pending = asyncio.create_task(client.classify(["x"]))
         async with ServerDouble(port=port):
             assert len(await pending) == 1
@@ -176,14 +185,14 @@ async def test_a_client_finds_a_server_that_starts_late() -> None:
         wire.ClassifyResponse(labels=LABELS, results=[wire.Result(prediction=wire.Prediction(label="no"))]),
     ],
 )
-async def test_a_malformed_answer_is_the_servers_failure(response: wire.ClassifyResponse) -> None:
-    async with ServerDouble(Malformed(response)) as server, SentimentClient(server.address) as client:
+async def test_a_malformed_answer_is_the_servers_failure(mode: Mode, response: wire.ClassifyResponse) -> None:
+    async with ServerDouble(Malformed(response)) as server, SentimentClient(server.address, mode=mode) as client:
         with pytest.raises(ServerFailure, match="malformed answer"):
             await client.classify(["x"])
 
 
-async def test_callers_mistakes_are_named() -> None:
-    async with ServerDouble() as server, SentimentClient(server.address) as client:
+async def test_callers_mistakes_are_named(mode: Mode) -> None:
+    async with ServerDouble() as server, SentimentClient(server.address, mode=mode) as client:
         with pytest.raises(TypeError, match=r"pass \[text\]"):
             await client.classify("one string")
         with pytest.raises(ValueError, match="Name the model"):
@@ -196,23 +205,23 @@ async def test_callers_mistakes_are_named() -> None:
         await client.classify(["x"])
 
 
-async def test_invalid_input_is_raised_with_the_servers_words() -> None:
+async def test_invalid_input_is_raised_with_the_servers_words(mode: Mode) -> None:
     reply = Fail(grpc.StatusCode.INVALID_ARGUMENT, "text 0 is not UTF-8")
-    async with ServerDouble(reply) as server, SentimentClient(server.address) as client:
+    async with ServerDouble(reply) as server, SentimentClient(server.address, mode=mode) as client:
         with pytest.raises(InvalidInput, match="text 0 is not UTF-8"):
             await client.classify(["x"])
 
 
-async def test_models_are_listed_with_their_backends() -> None:
+async def test_models_are_listed_with_their_backends(mode: Mode) -> None:
     served = {"a": ("onnxruntime",), "b": ("onnxruntime", "tensorflow")}
-    async with ServerDouble(models=served) as server, SentimentClient(server.address) as client:
+    async with ServerDouble(models=served) as server, SentimentClient(server.address, mode=mode) as client:
         models = await client.models()
     assert {model.name: tuple(b.name for b in model.backends) for model in models} == served
     assert all(model.ready and model.backends[0].ready for model in models)
 
 
-async def test_the_server_describes_itself_and_its_models() -> None:
-    async with ServerDouble() as server, SentimentClient(server.address) as client:
+async def test_the_server_describes_itself_and_its_models(mode: Mode) -> None:
+    async with ServerDouble() as server, SentimentClient(server.address, mode=mode) as client:
         assert await client.live()
         assert await client.ready()
         assert await client.ready("tiny", "tensorflow")
@@ -224,8 +233,8 @@ async def test_the_server_describes_itself_and_its_models() -> None:
     assert [tensor.name for tensor in metadata.inputs] == ["text"]
 
 
-async def test_statistics_subtract() -> None:
-    async with ServerDouble() as server, SentimentClient(server.address) as client:
+async def test_statistics_subtract(mode: Mode) -> None:
+    async with ServerDouble() as server, SentimentClient(server.address, mode=mode) as client:
         await client.classify(["x"], model="tiny", backend="tensorflow")
         before = await client.statistics("tiny", "tensorflow")
         await client.classify(["x", "y"], model="tiny", backend="tensorflow")
