@@ -69,7 +69,7 @@ async def _overload(plan: OverloadPlan) -> Goodput:
     refusals_ms: list[float] = []
     loop = asyncio.get_running_loop()
     async with grpc.aio.insecure_channel(plan.target.grpc) as channel:
-        send = _unary(channel, plan) if plan.way == "unary" else await _Stream.open(channel, plan)
+        send, has_room = _unary(channel, plan) if plan.way == "unary" else await _Stream.open(channel, plan)
         start = loop.time() + 0.1
 
         async def one(number: int) -> None:
@@ -86,7 +86,10 @@ async def _overload(plan: OverloadPlan) -> Goodput:
         for number, at_s in enumerate(due_s):
             if (pause := start + at_s - loop.time()) > 0:
                 await asyncio.sleep(pause)
-            tasks.append(loop.create_task(one(number)))
+            if has_room():
+                tasks.append(loop.create_task(one(number)))
+            elif at_s >= plan.warm_s:
+                outcomes["dropped by the client"] += 1
         await asyncio.gather(*tasks)
     refusals_ms.sort()
     return Goodput(
@@ -113,7 +116,7 @@ def _unary(channel: grpc.aio.Channel, plan: OverloadPlan) -> Any:
             return error.code().name
         return _outcome(pb.ClassifyResponse.FromString(raw))
 
-    return send
+    return send, lambda: True
 
 
 class _Stream:
@@ -123,7 +126,7 @@ class _Stream:
     async def open(cls, channel: grpc.aio.Channel, plan: OverloadPlan) -> Any:
         call = channel.stream_stream(STREAM)()
         waiting: dict[str, asyncio.Future[str]] = {}
-        numbers = itertools.count()
+        numbers, writing = itertools.count(), asyncio.Lock()
 
         async def read() -> None:
             while (raw := await call.read()) is not grpc.aio.EOF:
@@ -135,17 +138,16 @@ class _Stream:
         reading = asyncio.ensure_future(read())
 
         async def send(text: str, timeout_s: float) -> str:
-            if len(waiting) >= plan.in_flight:
-                return "dropped by the client"
             key = str(next(numbers))
             answer = waiting[key] = asyncio.get_running_loop().create_future()
             request = pb.ClassifyRequest(model=plan.target.model, texts=[text], truncate=True, id=key)
             message = pb.StreamRequest(classify=request, timeout_us=int(timeout_s * 1e6))
-            await call.write(message.SerializeToString())
+            async with writing:  # gRPC takes one write at a time
+                await call.write(message.SerializeToString())
             await asyncio.wait([answer, reading], return_when=asyncio.FIRST_COMPLETED)
             return answer.result() if answer.done() else "stream ended"
 
-        return send
+        return send, lambda: len(waiting) < plan.in_flight
 
 
 def grpc_name(number: int) -> str:
