@@ -14,12 +14,29 @@ from server.core.messages import Answer, ModelRef, Prediction, PredictRequest
 from server.core.timing import now_ns
 from server.counts import Counts, Duration, Statistics
 from server.gateway import Gateway, ServedModel
-from server.rpc.status import CallInstants, parse, unary
+from server.rpc.model_config import INPUTS, model_config, outputs
+from server.rpc.status import CallInstants, parse, unary, unimplemented
 from server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams
 from server.rpc.tensors import check_outputs, outputs_of, rows_of
 
 SERVICE = "inference.GRPCInferenceService"
-EXTENSIONS = ("statistics", "model_repository")
+EXTENSIONS = ("statistics", "model_repository", "model_configuration")
+_NO_SHARED_MEMORY = "this server takes tensors in messages only: send them in the request"
+_NOT_HERE = {
+    "RepositoryModelLoad": "models are not loaded on demand here: publish a version and start the server again",
+    "RepositoryModelUnload": "models are not unloaded on demand here",
+    "TraceSetting": "there is no tracing here: every answer carries the time of its phases",
+    "LogSettings": "logs are configured when the server starts",
+    **dict.fromkeys(
+        (
+            f"{kind}SharedMemory{action}"
+            for kind in ("System", "Cuda")
+            for action in ("Status", "Register", "Unregister")
+        ),
+        _NO_SHARED_MEMORY,
+    ),
+}
+"""Methods of the protocol's best-known server that this one does not have, and what to do instead."""
 _PARAMETERS = {
     "truncate": ("bool_param",),
     "priority": ("int64_param", "uint64_param"),
@@ -45,10 +62,12 @@ class InferenceService:
                 "ModelReady": unary("ModelReady", oip.ModelReadyRequest, self.model_ready),
                 "ServerMetadata": unary("ServerMetadata", oip.ServerMetadataRequest, self.server_metadata),
                 "ModelMetadata": unary("ModelMetadata", oip.ModelMetadataRequest, self.model_metadata),
+                "ModelConfig": unary("ModelConfig", oip.ModelConfigRequest, self.model_config),
                 "ModelInfer": unary("ModelInfer", oip.ModelInferRequest, self.model_infer),
                 "ModelStreamInfer": self.streams.handler(),
                 "ModelStatistics": unary("ModelStatistics", oip.ModelStatisticsRequest, self.model_statistics),
                 "RepositoryIndex": unary("RepositoryIndex", oip.RepositoryIndexRequest, self.repository_index),
+                **{method: unimplemented(method, reason) for method, reason in _NOT_HERE.items()},
             },
         )
 
@@ -82,18 +101,19 @@ class InferenceService:
             name=request.name,
             versions=[str(manifest.version)],
             platform=platform,
-            inputs=[
-                tensor(name="text", datatype="BYTES", shape=[-1]),
-                tensor(name="input_ids", datatype="INT64", shape=[-1, -1]),
-                tensor(name="attention_mask", datatype="INT64", shape=[-1, -1]),
-                tensor(name="lengths", datatype="INT64", shape=[-1]),
-            ],
+            inputs=[tensor(name=one.name, datatype=one.datatype, shape=one.shape) for one in INPUTS],
             outputs=[
-                tensor(name="probabilities", datatype="FP32", shape=[-1, len(manifest.labels)]),
-                tensor(name="label", datatype="BYTES", shape=[-1]),
-                tensor(name="truncated", datatype="BOOL", shape=[-1]),
+                tensor(name=one.name, datatype=one.datatype, shape=one.shape) for one in outputs(len(manifest.labels))
             ],
         )
+
+    async def model_config(self, request: oip.ModelConfigRequest, instants: CallInstants) -> oip.ModelConfigResponse:
+        """Say how a model, or a backend of it, is batched and where it runs."""
+        ref = _ref(request.name, request.version)
+        served = self._gateway.model(ref)
+        backends = [self._gateway.backend(ref)] if ref.backend else served.batcher.backends
+        platform = backends[0].name if ref.backend else "lockstep"
+        return oip.ModelConfigResponse(config=model_config(request.name, served, backends, platform))
 
     async def model_infer(self, request: oip.ModelInferRequest, instants: CallInstants) -> oip.ModelInferResponse:
         """Answer a call as a whole; the first row at fault fails it, and is named."""

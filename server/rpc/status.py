@@ -100,6 +100,16 @@ def unary(name: str, request_type: type[_Request], answer: Answer[_Request]) -> 
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
+def unimplemented(name: str, reason: str) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return a handler of a method that is not here; it says why."""
+
+    async def handle(_: bytes, context: Context) -> bytes:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name}: {reason}")
+        raise AssertionError("abort raises")
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
 def parse(request_type: type[_Request], payload: bytes) -> _Request:
     """Decode a message; raises `InvalidInput` where the bytes are none, invalid UTF-8 in a string included."""
     request = request_type()

@@ -286,10 +286,40 @@ async def test_a_message_over_the_limit_is_refused_before_it_is_read(tmp_path: P
 
 
 async def test_methods_that_are_not_there_are_unimplemented(served: Served) -> None:
-    for method in ("SystemSharedMemoryStatus", "ModelConfig", "RepositoryModelLoad"):
+    missing = {
+        "SystemSharedMemoryStatus": "send them in the request",
+        "CudaSharedMemoryRegister": "send them in the request",
+        "RepositoryModelLoad": "not loaded on demand",
+        "TraceSetting": "phases",
+        "NoSuchMethod": "",
+    }
+    for method, why in missing.items():
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await served.channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(b"")
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert why in str(caught.value.details())
+
+
+async def test_the_configuration_describes_a_model_and_a_backend(served: Served) -> None:
+    config = (await served.inference.ModelConfig(oip.ModelConfigRequest(name="model"))).config
+    metadata = await served.inference.ModelMetadata(oip.ModelMetadataRequest(name="model"))
+    assert (config.name, config.platform) == ("model", metadata.platform)
+    assert config.max_batch_size > 0
+    assert config.HasField("dynamic_batching")
+    assert [(tensor.name, list(tensor.dims)) for tensor in config.input] == [
+        (tensor.name, list(tensor.shape)[1:]) for tensor in metadata.inputs
+    ]
+    assert [(tensor.name, list(tensor.dims)) for tensor in config.output] == [
+        (tensor.name, list(tensor.shape)[1:]) for tensor in metadata.outputs
+    ]
+    assert config.parameters["labels"].string_value == "negative,positive"
+    names = [backend.name for backend in served.batcher("model").backends]
+    assert [group.name for group in config.instance_group] == names
+    pinned = (await served.inference.ModelConfig(oip.ModelConfigRequest(name=f"model@{names[0]}"))).config
+    assert [group.name for group in pinned.instance_group] == names[:1]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.inference.ModelConfig(oip.ModelConfigRequest(name="other"))
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 async def test_neighbours_of_a_mistake_in_flight_are_not_harmed(served: Served) -> None:
