@@ -99,7 +99,10 @@ def publish(
             complete = manifest.model_copy(
                 update={"version": version, "artifacts": sorted(artifacts, key=lambda one: one.kind)}
             )
-            _write(staged / MANIFEST_FILE, complete.model_dump_json(indent=2, exclude_none=True))
+            document = complete.model_dump_json(indent=2, exclude_none=True)
+            if Manifest.model_validate_json(document) != complete:
+                raise AssertionError(f"{manifest.name}: the manifest does not read as it was written")
+            _write(staged / MANIFEST_FILE, document)
             _sync(staged)
             try:
                 os.rename(staged, folder / str(version))

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from server.core.artifact import ArtifactSpec, TensorSpec
 from server.repository.manifest import MANIFEST_FILE, Artifact, Manifest, Tensor
+from server.repository.onnx_references import external_files
 
 _CHUNK_BYTES = 1 << 20
 
@@ -107,6 +108,10 @@ def read_version(folder: Path) -> PublishedModel:
             raise RefusedError(f"{where}: artifact {artifact.kind}: its path {artifact.path} is none of its files")
     for file, sha256 in listed.items():
         _check_file(where, folder, file, sha256)
+    for artifact in manifest.artifacts:
+        for file in artifact.files:
+            if file.endswith(".onnx"):
+                _check_references(where, folder, file, artifact)
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if (path.is_symlink() or not path.is_dir()) and name not in listed and name != MANIFEST_FILE:
@@ -142,6 +147,17 @@ def _check_file(where: str, folder: Path, file: str, sha256: str) -> None:
         raise RefusedError(f"{where}: {file} cannot be read: {error.strerror}") from error
     if actual != sha256:
         raise RefusedError(f"{where}: {file} has sha256 {actual[:12]}…, the manifest says {sha256[:12]}…")
+
+
+def _check_references(where: str, folder: Path, file: str, artifact: Artifact) -> None:
+    """Refuse an ONNX file that keeps tensors in files which the manifest does not list, wherever they are."""
+    try:
+        locations = external_files(folder / file)
+    except ValueError as error:
+        raise RefusedError(f"{where}: {file}: {error}") from error
+    for location in sorted(locations):
+        if (PurePosixPath(file).parent / location).as_posix() not in artifact.files:
+            raise RefusedError(f"{where}: {file} keeps tensors in {location!r}, which is none of the artifact's files")
 
 
 def _highest_version(folder: Path) -> int | None:

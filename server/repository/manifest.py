@@ -5,6 +5,7 @@ Owns the format and its JSON Schema. Reads and writes no artifact; `catalog` hol
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -46,8 +47,8 @@ class Parity(Strict):
     max_abs_diff: float  # largest |artifact - source| over all outputs
     padding_invariance: float  # largest |row in a batch - row alone|
     label_agreement: float  # share of rows with the source's label, 0..1
-    atol: float | None  # the bound: |difference| <= atol + rtol * |source|; None: of a variant, see the next two
-    rtol: float | None
+    atol: float | None = None  # the bound: |difference| <= atol + rtol * |source|; None: of a variant, see the next two
+    rtol: float | None = None
     min_label_agreement: float | None = None  # the bounds of a variant, which answers about as its source
     max_accuracy_points: float | None = None  # percentage points of accuracy lost or won
     masks_beyond_end: bool  # random ids beyond each row's end changed nothing (False: mask is derived from ids)
@@ -103,3 +104,7 @@ class Manifest(Strict):
 def backend_name(artifact: Artifact) -> str:
     """Return the name of the backend that executes an artifact on the default device: `<runtime>[-<variant>]`."""
     return "-".join(filter(None, [artifact.runtime, artifact.kind.partition("-")[2]]))
+
+
+if __name__ == "__main__":
+    print(json.dumps(Manifest.model_json_schema(), indent=2))

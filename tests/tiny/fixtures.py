@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--tiny-repository",
         type=Path,
-        help="keep the exported tiny models in this folder, and use them if they are there (stale once exporters change)",
+        help="keep the exported tiny models in this folder, and use those that are there (stale once exporters change)",
     )
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 from pathlib import Path
 
+import onnx
 import pytest
 
 from exporters import publish as publishing
@@ -26,7 +27,13 @@ PARITY = Parity(
 )
 
 
-def stage(folder: Path, kind: str = "onnx", content: bytes = b"graph") -> Manifest:
+VARIANT = PARITY.model_copy(
+    update={"atol": None, "rtol": None, "min_label_agreement": 0.99, "max_accuracy_points": 0.5}
+)
+GRAPH = onnx.ModelProto(producer_name="test").SerializeToString()
+
+
+def stage(folder: Path, kind: str = "onnx", content: bytes = GRAPH) -> Manifest:
     """Fill a staged folder as an export does, and describe it."""
     (folder / kind).mkdir()
     (folder / kind / "model.onnx").write_bytes(content)
@@ -51,13 +58,13 @@ def stage(folder: Path, kind: str = "onnx", content: bytes = b"graph") -> Manife
                 output="logits",
                 activation="softmax",
                 method="fused",
-                parity=PARITY,
+                parity=VARIANT if kind == "onnx-int8" else PARITY,
             )
         ],
     )
 
 
-def published(repository: Path, kind: str = "onnx", content: bytes = b"graph", carry: bool = False) -> Manifest:
+def published(repository: Path, kind: str = "onnx", content: bytes = GRAPH, carry: bool = False) -> Manifest:
     with staging(repository) as staged:
         manifest = stage(staged, kind, content)
         return publish(staged, repository, manifest, latest(repository, "model") if carry else None)
@@ -81,6 +88,7 @@ def test_an_artifact_of_the_same_source_is_carried_into_the_next_version(tmp_pat
     manifest = published(tmp_path, "onnx-int8", carry=True)
     assert [artifact.kind for artifact in manifest.artifacts] == ["onnx", "onnx-int8"]
     assert scan(tmp_path).refused == {}
+    assert scan(tmp_path).models["model"].manifest == manifest
     assert (tmp_path / "model/2/onnx/model.onnx").stat().st_nlink == 1
 
 
