@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 import grpc
 
-from server.core.errors import LockstepError, ModelNotReady, Overloaded
+from server.core.errors import LockstepError, ModelNotReady, Overloaded, RowFailed
 from server.core.messages import Prediction, PredictRequest
+from server.core.request_id import request_id
 from server.core.timing import now_ns
 from server.gateway import Gateway, InFlight
 from server.rpc.status import Context, abort_unexpected, refuse, too_large
@@ -210,8 +211,8 @@ class _Exchange:
             return
         try:
             slot.request = self._gateway.begin(message.request)
-        except LockstepError as error:
-            self._settle(slot, message.error(error))
+        except Exception as error:
+            self._settle(slot, message.error(_told(error)))
             return
         slot.request.done.add_done_callback(functools.partial(self._finish, slot, message))
 
@@ -220,15 +221,15 @@ class _Exchange:
             return
         try:
             answer = opened.answer(slot.request.finish())
-        except LockstepError as error:
-            answer = opened.error(error)
+        except Exception as error:
+            answer = opened.error(_told(error))
         self._settle(slot, answer)
 
     async def _predict(self, slot: _Slot, opened: Opened) -> None:
         try:
             answer = opened.answer(await self._gateway.predict(opened.request))
-        except LockstepError as error:
-            answer = opened.error(error)
+        except Exception as error:
+            answer = opened.error(_told(error))
         self._settle(slot, answer)
 
     def _settle(self, slot: _Slot, answer: bytes) -> None:
@@ -264,6 +265,14 @@ class _Slot:
             self.request.abandon()
         if self.task is not None:
             self.task.cancel()
+
+
+def _told(error: Exception) -> LockstepError:
+    """Return what a message's sender is told of its failure; one of ours goes to the log, with an id to find it by."""
+    if isinstance(error, LockstepError):
+        return error
+    _log.error("a message of a stream failed unexpectedly", exc_info=error)
+    return RowFailed(f"internal error; the server's log tells more under request id {request_id()}")
 
 
 def retry_after_ms(error: LockstepError) -> int:

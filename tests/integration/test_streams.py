@@ -209,3 +209,27 @@ async def test_model_stream_infer_answers_each_request_or_says_why_not(served: S
     assert "row 0: the text has no tokens" in answers["empty"].error_message
     assert "no model 'nowhere'" in answers["lost"].error_message
     assert "no inputs" in answers["none"].error_message
+
+
+async def test_a_message_that_fails_by_our_fault_is_told_so_and_the_others_are_answered(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = served.app.gateway.models["model"].encoder
+
+    def broken(texts: list[str], *, truncate: bool = False) -> object:
+        if texts == ["break"]:
+            raise RuntimeError("a secret of ours")
+        return type(encoder).encode(encoder, texts, truncate=truncate)
+
+    monkeypatch.setattr(encoder, "encode", broken)
+    call = served.sentiment.ClassifyStream()
+    await call.write(request("break", "broken"))
+    await call.write(request("good", "fine"))
+    answers = {response.id: response for response in await read(call, 2)}
+    assert answers["broken"].error.code == grpc.StatusCode.INTERNAL.value[0]
+    assert "request id" in answers["broken"].error.message
+    assert "secret" not in answers["broken"].error.message
+    assert "a secret of ours" in caplog.text
+    assert answers["fine"].response.results[0].prediction.label
+    await call.done_writing()
+    assert await call.code() == grpc.StatusCode.OK
