@@ -4,6 +4,7 @@ Needs grpcio and protobuf only. The load test is `clients.loadtest` (the extra `
 """
 
 from clients.client import SentimentClient
+from clients.credentials import Credentials
 from clients.errors import (
     CallError,
     Cancelled,
@@ -44,6 +45,7 @@ __all__ = [
     "ClientError",
     "ClientNotOpen",
     "Conflict",
+    "Credentials",
     "DeadlineExceeded",
     "Duration",
     "InvalidInput",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, Self, TypeVar
@@ -10,6 +11,7 @@ from typing import Literal, Self, TypeVar
 import grpc
 
 from clients import transport as wires
+from clients.credentials import Credentials
 from clients.errors import CallError, ClientNotOpen, NotFound
 from clients.results import (
     ModelMetadata,
@@ -29,14 +31,17 @@ from protos import sentiment_pb2 as wire
 
 Answer = TypeVar("Answer")
 Mode = Literal["stream", "unary"]
-TRANSPORTS: Mapping[Mode, Connect] = {"stream": StreamTransport, "unary": GrpcTransport}
+TRANSPORTS: Mapping[Mode, type[StreamTransport] | type[GrpcTransport]] = {
+    "stream": StreamTransport,
+    "unary": GrpcTransport,
+}
 
 
 class SentimentClient:
     """Calls one server; made for many calls at once on one connection.
 
     They share one stream, which costs the server far less than a unary call each; `mode="unary"` makes
-    unary calls. `connect` replaces the transport.
+    unary calls. `credentials` say who calls, and bring TLS. `connect` replaces the transport.
 
     ::
 
@@ -55,13 +60,14 @@ class SentimentClient:
         *,
         timeout_s: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  frozen
+        credentials: Credentials = Credentials(),  # noqa: B008  frozen
         mode: Mode = "stream",
         connect: Connect | None = None,
     ) -> None:
         self.address = address
         self.timeout_s = timeout_s
         self._retry = retry
-        self._connect = connect or TRANSPORTS[mode]
+        self._connect = connect or functools.partial(TRANSPORTS[mode], credentials=credentials)
         self._transport: Transport | None = None
 
     async def __aenter__(self) -> Self:

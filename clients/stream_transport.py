@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import grpc
 
+from clients.credentials import Credentials
 from clients.errors import (
     ERROR_BY_STATUS,
     CallError,
@@ -34,8 +35,9 @@ LARGE_BYTES: Final = 65_536
 class StreamTransport:
     """One channel: texts travel on a stream, large calls and everything else as unary calls."""
 
-    def __init__(self, address: str) -> None:
-        self._unary = GrpcTransport(address)
+    def __init__(self, address: str, credentials: Credentials = Credentials()) -> None:  # noqa: B008  frozen
+        """Connect when the first call is made; raises as `GrpcTransport` does."""
+        self._unary = GrpcTransport(address, credentials)
         self._room = asyncio.Semaphore(MOST_IN_FLIGHT)
         self._stream: _Stream | None = None
 

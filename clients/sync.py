@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Self, TypeVar
 
 from clients.client import Mode, SentimentClient
+from clients.credentials import Credentials
 from clients.errors import ClientNotOpen
 from clients.results import ModelMetadata, ModelStatistics, Result, ServedModel, ServerMetadata
 from clients.retry import RetryPolicy
@@ -33,10 +34,13 @@ class SyncSentimentClient:
         *,
         timeout_s: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  frozen
+        credentials: Credentials = Credentials(),  # noqa: B008  frozen
         mode: Mode = "stream",
         connect: Connect | None = None,
     ) -> None:
-        self._client = SentimentClient(address, timeout_s=timeout_s, retry=retry, mode=mode, connect=connect)
+        self._client = SentimentClient(
+            address, timeout_s=timeout_s, retry=retry, credentials=credentials, mode=mode, connect=connect
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 

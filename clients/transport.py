@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from clients.credentials import Credentials
 from clients.errors import error_from_rpc
 from protos import open_inference_pb2 as oip
 from protos import sentiment_pb2 as wire
@@ -73,8 +74,20 @@ MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 class GrpcTransport:
     """One channel; every message is a unary call."""
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=_options(address))
+    def __init__(self, address: str, credentials: Credentials = Credentials()) -> None:  # noqa: B008  frozen
+        """Connect when the first call is made.
+
+        Raises `ValueError` where others could read the token on its way, `OSError` for a certificate that is not there.
+        """
+        if credentials.encrypted:
+            self._channel = grpc.aio.secure_channel(
+                address, credentials.channel_credentials(), options=_options(address)
+            )
+        elif credentials.token is not None and not is_loopback(address):
+            raise ValueError(f"a token for {address} would travel in the clear: use TLS")
+        else:
+            self._channel = grpc.aio.insecure_channel(address, options=_options(address))
+        self._metadata = credentials.metadata
         # Multicallables are made once: making one takes longer than a short call's own client work.
         self._callables: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, Any]] = {}
         self._classify = self._callable(CLASSIFY)
@@ -82,14 +95,14 @@ class GrpcTransport:
     async def classify(self, request: wire.ClassifyRequest, *, timeout_s: float) -> wire.ClassifyResponse:
         """Send texts and return their answers; raises `CallError`."""
         try:
-            return await self._classify(request, timeout=timeout_s)
+            return await self._classify(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
 
     async def call(self, method: Method[Request, Response], request: Request, *, timeout_s: float) -> Response:
         """Make a unary call; raises `CallError`."""
         try:
-            return await self._callable(method)(request, timeout=timeout_s)
+            return await self._callable(method)(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error) from error
 
@@ -99,7 +112,7 @@ class GrpcTransport:
             CLASSIFY_STREAM,
             request_serializer=wire.StreamRequest.SerializeToString,
             response_deserializer=wire.StreamResponse.FromString,
-        )()
+        )(metadata=self._metadata)
 
     async def close(self) -> None:
         """Cancel what is in flight and disconnect."""

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from lockstep.commands.credentials import credential_options
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clients import Result
+    from clients import Credentials, Result
 
     Answers = list[tuple[str, list[Result]]]  # (backend or "", a result for each text)
 
@@ -27,6 +29,7 @@ CONNECT_S = 3.0
 @click.option("--all-backends", is_flag=True, help="Ask every backend of the model and compare the answers.")
 @click.option("--truncate", is_flag=True, help="Cut a text that is too long instead of refusing it.")
 @click.option("--timeout", "timeout_s", default=30.0, show_default=True, metavar="SECONDS", help="Retries included.")
+@credential_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object for each text and backend.")
 def classify(
     texts: tuple[str, ...],
@@ -36,6 +39,7 @@ def classify(
     all_backends: bool,
     truncate: bool,
     timeout_s: float,
+    credentials: Credentials,
     as_json: bool,
 ) -> None:
     """Classify texts and show where the time went.
@@ -64,6 +68,7 @@ def classify(
                 all_backends=all_backends,
                 truncate=truncate,
                 timeout_s=timeout_s,
+                credentials=credentials,
             )
         )
     except (ChoiceUnclear, ValueError) as error:
@@ -105,13 +110,14 @@ async def _ask(
     all_backends: bool,
     truncate: bool,
     timeout_s: float,
+    credentials: Credentials,
 ) -> tuple[str, Answers]:
     import asyncio
 
     from clients import DeadlineExceeded, SentimentClient, Unavailable
     from clients.choice import choose_backends, choose_model
 
-    async with SentimentClient(server, timeout_s=timeout_s) as client:
+    async with SentimentClient(server, timeout_s=timeout_s, credentials=credentials) as client:
         try:
             await client.live(timeout_s=min(CONNECT_S, timeout_s))
         except (Unavailable, DeadlineExceeded) as error:
