@@ -6,7 +6,11 @@ import asyncio
 
 
 class Wakeup:
-    """Wakes those who wait. What was checked before `wait` cannot be missed: nothing runs between."""
+    """Wakes those who wait, the last to come first.
+
+    What was checked before `wait` cannot be missed: nothing runs between. The order is for workers: one that executed a
+    moment ago still has its model in the processor's caches.
+    """
 
     def __init__(self) -> None:
         self._waiters: list[asyncio.Future[None]] = []
@@ -15,7 +19,7 @@ class Wakeup:
         """Wake everyone who waits now."""
         if self._waiters:
             waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
+            for waiter in reversed(waiters):
                 if not waiter.done():
                     waiter.set_result(None)
 
