@@ -4,7 +4,7 @@ import sys
 import clients
 
 PUBLIC = """
-CallError Cancelled ClientError ClientNotOpen Conflict DeadlineExceeded Duration InvalidInput ModelMetadata
+CallError Cancelled ClientError ClientNotOpen Conflict Credentials DeadlineExceeded Duration InvalidInput ModelMetadata
 ModelStatistics NotAuthenticated NotFound NotImplementedThere NotPermitted Overloaded Phases Prediction Result
 RetryPolicy RowError RowsFailed SentimentClient ServedBackend ServedModel ServerFailure ServerMetadata
 SyncSentimentClient Tensor Unavailable raise_for_errors
