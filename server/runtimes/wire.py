@@ -9,7 +9,7 @@
     EXECUTE gateway -> worker   fields: batch, rows, length
                                 payload: ids int64[rows, length], lengths int64[rows]
     DONE    worker -> gateway   fields: batch, rows, labels
-                                payload: start_ns, end_ns, cpu_ns, whole_cpu_ns int64[4], outputs float32[rows, labels]
+                                payload: start_ns, end_ns, cpu_ns int64[3], outputs float32[rows, labels]
 
 One side speaks only when spoken to: the worker answers each frame with exactly one frame, in order.
 """
@@ -20,8 +20,7 @@ import struct
 from enum import IntEnum
 
 HEADER = struct.Struct("<BIIIQ")
-DONE_TIMES = struct.Struct("<qqqq")
-"""start_ns, end_ns of the execution (monotonic), its CPU time, and all CPU time since the last answer was made."""
+DONE_TIMES = struct.Struct("<qqq")  # start_ns, end_ns (monotonic), cpu_ns (process CPU time of the batch)
 
 
 class Kind(IntEnum):

@@ -41,7 +41,6 @@ def main() -> None:
 def _serve(connection: socket.socket) -> None:
     buffer = bytearray(1 << 16)
     adapter: Adapter | None = None
-    answered_cpu_ns = 0  # the process's CPU time when it made the last answer
     while True:
         kind, batch, rows, length, payload_bytes = HEADER.unpack(_receive(connection, buffer, HEADER.size))
         if payload_bytes > len(buffer):
@@ -55,9 +54,8 @@ def _serve(connection: socket.socket) -> None:
                 gc.freeze()  # the framework's objects live as long as we do: do not walk them again
                 report = {"versions": adapter.versions, "seconds": time.monotonic() - started}
                 _send(connection, Kind.LOADED, (0, 0, 0), json.dumps(report).encode())
-                answered_cpu_ns = time.process_time_ns()
             elif kind == Kind.EXECUTE and adapter is not None:
-                answered_cpu_ns = _execute(connection, adapter, batch, rows, length, payload, answered_cpu_ns)
+                _execute(connection, adapter, batch, rows, length, payload)
             else:
                 raise ValueError(f"unexpected frame of kind {kind}")
         except Exception as error:  # reported to the gateway, which decides what becomes of the rows
@@ -66,15 +64,8 @@ def _serve(connection: socket.socket) -> None:
 
 
 def _execute(
-    connection: socket.socket,
-    adapter: Adapter,
-    batch: int,
-    rows: int,
-    length: int,
-    payload: memoryview,
-    answered_cpu_ns: int,
-) -> int:
-    """Execute a batch and answer; return the process's CPU time at that instant."""
+    connection: socket.socket, adapter: Adapter, batch: int, rows: int, length: int, payload: memoryview
+) -> None:
     ids_bytes = rows * length * 8
     ids = np.frombuffer(payload[:ids_bytes], dtype=np.int64).reshape(rows, length)
     lengths = np.frombuffer(payload[ids_bytes:], dtype=np.int64)
@@ -82,12 +73,11 @@ def _execute(
     start_ns = time.monotonic_ns()
     outputs = adapter.execute(ids, lengths)
     end_ns = time.monotonic_ns()
-    done_cpu_ns = time.process_time_ns()
+    cpu_ns = time.process_time_ns() - cpu_ns
     if outputs.ndim != 2 or outputs.shape[0] != rows:
         raise ValueError(f"the artifact answered {list(outputs.shape)} for {rows} rows")
-    times = DONE_TIMES.pack(start_ns, end_ns, done_cpu_ns - cpu_ns, done_cpu_ns - answered_cpu_ns)
+    times = DONE_TIMES.pack(start_ns, end_ns, cpu_ns)
     _send(connection, Kind.DONE, (batch, rows, outputs.shape[1]), times + outputs.tobytes())
-    return done_cpu_ns
 
 
 def _load(request: dict[str, Any]) -> Adapter:

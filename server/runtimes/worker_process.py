@@ -54,7 +54,6 @@ class Executed:
     execute_start_ns: int
     execute_end_ns: int
     cpu_ns: int
-    whole_cpu_ns: int  # of the worker for the batch: receiving it, executing it, sending the answer before
 
 
 Reply = tuple[Kind, int, int, int, bytes]  # kind, the three fields of the header, payload
@@ -126,9 +125,9 @@ class WorkerProcess:
             raise AssertionError(f"worker {self.pid} answered batch {answered} where {batch} was next")
         if kind == Kind.FAILED:
             raise BatchFailed(json.loads(payload)["error"])
-        start_ns, end_ns, cpu_ns, whole_cpu_ns = DONE_TIMES.unpack_from(payload)
+        start_ns, end_ns, cpu_ns = DONE_TIMES.unpack_from(payload)
         outputs: Outputs = np.frombuffer(payload, dtype=np.float32, offset=DONE_TIMES.size)
-        return Executed(outputs.reshape(rows, labels), start_ns, end_ns, cpu_ns, whole_cpu_ns)
+        return Executed(outputs.reshape(rows, labels), start_ns, end_ns, cpu_ns)
 
     async def stop(self) -> None:
         """Close the connection, which ends the worker after its current batch; kill it if that takes too long."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from server.scheduling.cost import CostModel
 
 _log = logging.getLogger("lockstep.cost")
-_FORMAT = 2
+_FORMAT = 1
 
 
 class CostStore:

@@ -16,9 +16,9 @@ _CHEAP_NS = 20_000_000
 
 
 def cost_ns(executed: Executed, *, on_gpu: bool) -> float:
-    """Return what a batch cost its worker: CPU time, which neighbours do not change; on a GPU, elapsed time."""
+    """Return what an execution cost: CPU time, which neighbours do not change; on a GPU, elapsed time."""
     elapsed = executed.execute_end_ns - executed.execute_start_ns
-    return float(max(1, elapsed if on_gpu else executed.whole_cpu_ns))
+    return float(max(1, elapsed if on_gpu else executed.cpu_ns))
 
 
 async def measure(
