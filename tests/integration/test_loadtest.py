@@ -121,6 +121,15 @@ def test_metrics_that_were_asked_for_must_answer() -> None:
         run_loadtest(LoadPlan(model="tiny", address=server.address, http="127.0.0.1:1", **SHORT))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Have Ctrl-C mean what it means in a terminal: whoever runs the tests in the background may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_and_keeps_what_was_measured() -> None:
     with double_in_a_thread() as server:
 
@@ -135,6 +144,7 @@ def test_ctrl_c_stops_and_keeps_what_was_measured() -> None:
     assert report.backends[0].rows == 12
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_before_anything_was_measured_is_raised() -> None:
     class Interrupting:
         def __init__(self, address: str) -> None:
