@@ -20,5 +20,5 @@ def hang_up(port: int) -> None:
     """
     for connection in psutil.Process().net_connections("tcp"):
         if connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port:
-            with socket.socket(fileno=os.dup(connection.fd)) as ours, contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fd)) as ours:
                 ours.shutdown(socket.SHUT_WR)  # an error: the peer was faster
