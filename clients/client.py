@@ -11,6 +11,7 @@ from typing import Literal, Self, TypeVar
 import grpc
 
 from clients import transport as wires
+from clients.balanced_transport import BalancedTransport
 from clients.credentials import Credentials
 from clients.errors import CallError, ClientNotOpen, NotFound
 from clients.results import (
@@ -38,10 +39,12 @@ TRANSPORTS: Mapping[Mode, type[StreamTransport] | type[GrpcTransport]] = {
 
 
 class SentimentClient:
-    """Calls one server; made for many calls at once on one connection.
+    """Calls a server; made for many calls at once on one connection.
 
     They share one stream, which costs the server far less than a unary call each; `mode="unary"` makes
-    unary calls. `credentials` say who calls, and bring TLS. `connect` replaces the transport.
+    unary calls. `credentials` say who calls, and bring TLS. `connect` replaces the transport. Several addresses
+    (a sequence, or separated by commas) are servers of the same models: each call goes to the one with the fewest in
+    flight, and what one cannot answer is sent to another.
 
     ::
 
@@ -56,7 +59,7 @@ class SentimentClient:
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         *,
         timeout_s: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  frozen
@@ -64,14 +67,15 @@ class SentimentClient:
         mode: Mode = "stream",
         connect: Connect | None = None,
     ) -> None:
-        self.address = address
+        self.addresses = addresses_of(address)
         self.timeout_s = timeout_s
         self._retry = retry
         self._connect = connect or functools.partial(TRANSPORTS[mode], credentials=credentials)
         self._transport: Transport | None = None
 
     async def __aenter__(self) -> Self:
-        self._transport = self._connect(self.address)
+        first, *others = self.addresses
+        self._transport = BalancedTransport(self.addresses, self._connect) if others else self._connect(first)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -196,6 +200,17 @@ class SentimentClient:
                 if wait_s is None:
                     raise
             await asyncio.sleep(wait_s)
+
+
+def addresses_of(address: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the addresses that are named; raises `ValueError` for none, an empty one, and one that is named twice."""
+    named = address.split(",") if isinstance(address, str) else address
+    addresses = tuple(one.strip() for one in named)
+    if not addresses or not all(addresses):
+        raise ValueError(f"an address is missing in {address!r}: name each as host:port")
+    if len(set(addresses)) < len(addresses):
+        raise ValueError(f"an address is named twice in {address!r}")
+    return addresses
 
 
 def served_name(model: str | None, backend: str | None = None) -> str:

@@ -23,7 +23,13 @@ CONNECT_S = 3.0
 
 @click.command("classify")
 @click.argument("texts", nargs=-1, required=True, metavar='"TEXT"... | -')
-@click.option("--server", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT")
+@click.option(
+    "--server",
+    default="127.0.0.1:8001",
+    show_default=True,
+    metavar="HOST:PORT[,HOST:PORT]",
+    help="Several serve the same models: what one cannot answer, another does.",
+)
 @click.option("--model", metavar="NAME", help="May be left out where the server has one model.")
 @click.option("--backend", metavar="NAME", help="Pin the texts to this backend; else the server chooses.")
 @click.option("--all-backends", is_flag=True, help="Ask every backend of the model and compare the answers.")

@@ -1,0 +1,200 @@
+"""Which address a call goes to, by hand-driven transports and a clock that the test moves."""
+
+import asyncio
+from collections import deque
+
+import grpc
+import pytest
+
+from clients.balanced_transport import LONGEST_PAUSE_S, BalancedTransport
+from clients.client import addresses_of
+from clients.errors import CallError, InvalidInput, Overloaded, Unavailable
+from clients.transport import Method, Request, Response
+from protos import sentiment_pb2 as wire
+
+ASK = wire.ClassifyRequest(texts=["x"])
+
+
+class PuppetTransport:
+    """Answers each call as the test says: with what is queued in `fails`, else at once, or when `release` is set."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.fails: deque[CallError] = deque()
+        self.calls = 0
+        self.holding: asyncio.Event | None = None
+        self.closed = False
+
+    async def classify(self, request: wire.ClassifyRequest, *, timeout_s: float) -> wire.ClassifyResponse:
+        self.calls += 1
+        if self.holding is not None:
+            await self.holding.wait()
+        if self.fails:
+            raise self.fails.popleft()
+        return wire.ClassifyResponse(model=self.address)
+
+    async def call(self, method: Method[Request, Response], request: Request, *, timeout_s: float) -> Response:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Balanced:
+    """A balanced transport over puppets, and its clock."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.now_s = 100.0
+        self.puppets: dict[str, PuppetTransport] = {}
+        self.transport = BalancedTransport(addresses, self._connect, clock_s=lambda: self.now_s, dice=lambda: 0.0)
+
+    def _connect(self, address: str) -> PuppetTransport:
+        return self.puppets.setdefault(address, PuppetTransport(address))
+
+    async def ask(self) -> str:
+        return (await self.transport.classify(ASK, timeout_s=1.0)).model
+
+    async def fail(self) -> CallError:
+        with pytest.raises(CallError) as raised:
+            await self.ask()
+        return raised.value
+
+
+def unavailable() -> Unavailable:
+    return Unavailable("gone", code=grpc.StatusCode.UNAVAILABLE)
+
+
+def overloaded(pushback_s: float | None) -> Overloaded:
+    return Overloaded("full", code=grpc.StatusCode.RESOURCE_EXHAUSTED, pushback_s=pushback_s)
+
+
+async def test_a_call_goes_to_the_address_with_the_fewest_in_flight() -> None:
+    balanced = Balanced("a", "b", "c")
+    held = asyncio.Event()
+    for puppet in balanced.puppets.values():
+        puppet.holding = held
+    pending = [asyncio.create_task(balanced.ask()) for _ in range(7)]
+    await asyncio.sleep(0)
+    assert sorted(puppet.calls for puppet in balanced.puppets.values()) == [2, 2, 3]
+    held.set()
+    await asyncio.gather(*pending)
+
+
+async def test_what_one_address_cannot_answer_may_go_to_another_at_once() -> None:
+    balanced = Balanced("a", "b")
+    balanced.puppets["a"].fails.append(unavailable())
+    error = await balanced.fail()
+    assert error.pushback_s == 0.0
+    assert error.may_retry
+    assert [await balanced.ask() for _ in range(3)] == ["b", "b", "b"]
+
+
+async def test_an_address_that_says_when_to_come_back_is_left_alone_until_then() -> None:
+    balanced = Balanced("a", "b")
+    balanced.puppets["a"].fails.append(overloaded(5.0))
+    assert (await balanced.fail()).pushback_s == 0.0
+    balanced.now_s += 4.9
+    assert [await balanced.ask() for _ in range(3)] == ["b", "b", "b"]
+    balanced.now_s += 0.2
+    assert await balanced.ask() == "a"
+
+
+async def test_where_every_address_is_aside_the_pushback_is_that_of_the_first_to_come_back() -> None:
+    balanced = Balanced("a", "b")
+    balanced.puppets["a"].fails.append(overloaded(2.0))
+    balanced.puppets["b"].fails.append(overloaded(5.0))
+    await balanced.fail()
+    balanced.now_s += 0.5
+    assert (await balanced.fail()).pushback_s == pytest.approx(1.5)
+    assert await balanced.ask() == "a"  # a call that comes all the same goes to the first to come back
+
+
+async def test_where_every_address_is_gone_the_retry_policy_decides() -> None:
+    balanced = Balanced("a", "b")
+    for puppet in balanced.puppets.values():
+        puppet.fails.append(unavailable())
+    await balanced.fail()
+    assert (await balanced.fail()).pushback_s is None
+
+
+async def test_one_call_at_a_time_tries_an_address_that_failed() -> None:
+    balanced = Balanced("a", "b")
+    balanced.puppets["a"].fails.append(unavailable())
+    await balanced.fail()
+    balanced.now_s += 60
+    balanced.puppets["a"].holding = held = asyncio.Event()
+    pending = [asyncio.create_task(balanced.ask()) for _ in range(5)]
+    await asyncio.sleep(0)
+    assert balanced.puppets["a"].calls == 2
+    held.set()
+    assert sorted(await asyncio.gather(*pending)) == ["a", "b", "b", "b", "b"]
+    balanced.puppets["a"].holding = held = asyncio.Event()
+    balanced.puppets["b"].holding = held
+    pending = [asyncio.create_task(balanced.ask()) for _ in range(4)]
+    await asyncio.sleep(0)
+    held.set()
+    assert sorted(await asyncio.gather(*pending)) == ["a", "a", "b", "b"]
+
+
+async def test_pauses_double_while_an_address_goes_on_failing_and_are_bounded() -> None:
+    balanced = Balanced("a", "b")
+    pauses_s = []
+    for _ in range(8):
+        balanced.puppets["a"].fails.append(unavailable())
+        await balanced.fail()
+        began_s, calls = balanced.now_s, balanced.puppets["a"].calls
+        balanced.puppets["a"].fails.append(unavailable())
+        while balanced.puppets["a"].calls == calls:
+            balanced.now_s += 0.01
+            await asyncio.gather(balanced.ask(), return_exceptions=True)
+        pauses_s.append(balanced.now_s - began_s)
+        balanced.now_s += LONGEST_PAUSE_S
+    assert pauses_s[:3] == pytest.approx([0.05, 0.2, 0.8], abs=0.011)
+    assert pauses_s[3:] == pytest.approx([LONGEST_PAUSE_S] * 5, abs=0.011)
+
+
+async def test_the_calls_that_were_in_flight_when_an_address_failed_are_one_failure() -> None:
+    balanced = Balanced("a", "b")
+    held = asyncio.Event()
+    balanced.puppets["a"].holding = balanced.puppets["b"].holding = held
+    balanced.puppets["a"].fails.extend(unavailable() for _ in range(10))
+    pending = [asyncio.create_task(balanced.ask()) for _ in range(20)]
+    await asyncio.sleep(0)
+    held.set()
+    await asyncio.gather(*pending, return_exceptions=True)
+    balanced.puppets["a"].holding = None
+    balanced.now_s += 0.051
+    assert await balanced.ask() == "a"
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidInput("no", code=grpc.StatusCode.INVALID_ARGUMENT), overloaded(None), overloaded(-1.0)]
+)
+async def test_a_final_error_says_nothing_of_its_address(error: CallError) -> None:
+    balanced = Balanced("a", "b")
+    balanced.puppets["a"].fails.append(error)
+    raised = await balanced.fail()
+    assert not raised.may_retry
+    assert await balanced.ask() == "a"
+
+
+async def test_closing_closes_every_transport() -> None:
+    balanced = Balanced("a", "b")
+    await balanced.transport.close()
+    assert all(puppet.closed for puppet in balanced.puppets.values())
+
+
+def test_addresses_come_in_a_sequence_or_between_commas() -> None:
+    assert addresses_of("h:1") == ("h:1",)
+    assert addresses_of("h:1, i:2") == addresses_of(["h:1", "i:2"]) == ("h:1", "i:2")
+
+
+@pytest.mark.parametrize("named", ["", "h:1,", [], ["h:1", ""]])
+def test_a_missing_address_is_refused(named: str | list[str]) -> None:
+    with pytest.raises(ValueError, match="an address is missing"):
+        addresses_of(named)
+
+
+def test_an_address_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="named twice"):
+        addresses_of("h:1,h:1")
