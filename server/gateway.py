@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.errors import InputTooLong, InvalidInput, LockstepError, ModelNotFound
+from server.core.errors import Cancelled, InputTooLong, InvalidInput, LockstepError, ModelNotFound
 from server.core.messages import Encoding, Ids, ModelRef, Outcome, Prediction, PredictRequest
 from server.core.observer import Observer
 from server.core.timing import now_ns
@@ -78,10 +78,15 @@ class Gateway:
         """Whether every accepted model has a backend that can execute, and the server is not stopping."""
         return not self._draining and all(model.batcher.ready for model in self.models.values())
 
+    @property
+    def _only(self) -> ServedModel | None:
+        """The model of a server that serves one: it need not be named."""
+        return next(iter(self.models.values())) if len(self.models) == 1 else None
+
     def model(self, ref: ModelRef) -> ServedModel:
         """Find a model; a call that names none gets the only one. Raises `ModelNotFound`."""
-        if not ref.model and len(self.models) == 1:
-            return next(iter(self.models.values()))
+        if not ref.model and (only := self._only) is not None:
+            return only
         if ref.model in self.refused:
             raise ModelNotFound(f"model {ref.model} was refused: {self.refused[ref.model].reason}")
         served = self.models.get(ref.model)
@@ -108,14 +113,15 @@ class Gateway:
         `BackendNotFound`, `ModelNotReady`, `BackendUnavailable`, `Overloaded`, `InvalidInput`. Cancelling it
         takes its waiting rows out of the queue.
         """
-        if self.is_long(request):
-            in_flight = await self._begin_off_loop(request)
-        else:
-            in_flight = self.begin(request)
         try:
-            await in_flight.done
+            in_flight = await self._begin_off_loop(request) if self.is_long(request) else self.begin(request)
+            try:
+                await in_flight.done
+            except asyncio.CancelledError:
+                in_flight.abandon()
+                raise
         except asyncio.CancelledError:
-            in_flight.abandon()
+            self.count_failure(request.ref, request.received_ns, Cancelled("the caller has gone"))
             raise
         return in_flight.finish()
 
@@ -134,8 +140,23 @@ class Gateway:
             encoded = served.encoder.encode(texts, truncate=request.truncate) if texts else []
             return self._queue(served, request, _joined(known, encoded))
         except LockstepError as error:
-            self._count_failure(request, error)
+            self.count_failure(request.ref, request.received_ns, error)
             raise
+
+    def count_failure(self, ref: ModelRef, received_ns: int, error: LockstepError) -> None:
+        """Count a call that failed as a whole, here or where it was read; a caller's inventions do not become labels.
+
+        `predict` and `begin` count what they raise.
+        """
+        served = self._only if not ref.model else self.models.get(ref.model)
+        known = served is not None and any(one.name == ref.backend for one in served.batcher.backends)
+        self._observer.call_failed(
+            model=served.manifest.name if served else "",
+            version=served.manifest.version if served else 0,
+            backend=ref.backend if known else None,
+            kind=type(error).__name__,
+            elapsed_ns=self._clock_ns() - received_ns,
+        )
 
     async def _begin_off_loop(self, request: PredictRequest) -> InFlight:
         try:
@@ -144,7 +165,7 @@ class Gateway:
             encoded = await asyncio.to_thread(served.encoder.encode, texts, truncate=request.truncate)
             return self._queue(served, request, _joined(known, encoded))
         except LockstepError as error:
-            self._count_failure(request, error)
+            self.count_failure(request.ref, request.received_ns, error)
             raise
 
     def _checked(self, request: PredictRequest) -> ServedModel:
@@ -197,19 +218,6 @@ class Gateway:
         )
         return InFlight(self, served, request, encoded, call, tokenized_ns)
 
-    def _count_failure(self, request: PredictRequest, error: LockstepError) -> None:
-        """Count a call that failed as a whole; a caller's inventions do not become labels."""
-        ref = request.ref
-        served = self.models.get(ref.model)
-        known = served is not None and any(one.name == ref.backend for one in served.batcher.backends)
-        self._observer.call_failed(
-            model=ref.model if served else "",
-            version=served.manifest.version if served else 0,
-            backend=ref.backend if known else None,
-            kind=type(error).__name__,
-            elapsed_ns=self._clock_ns() - request.received_ns,
-        )
-
     def _too_large(self, text: str) -> InvalidInput | None:
         limit = self._limits.max_text_bytes
         if len(text) * 4 <= limit:  # no character takes more than four bytes
@@ -253,7 +261,7 @@ class InFlight:
             try:
                 _raise_first(outcomes)
             except LockstepError as error:
-                self._gateway._count_failure(request, error)
+                self._gateway.count_failure(request.ref, request.received_ns, error)
                 raise
         prediction = Prediction(
             model=manifest.name,

@@ -25,6 +25,7 @@ from server.core.errors import LockstepError
 from server.core.messages import Answer, BatchFacts, Prediction
 from server.core.timing import Phases
 from server.gateway import Gateway
+from server.runtimes.usage import usage_of
 
 LENGTH_BUCKETS = (16, 32, 64, 128, 256, 512)
 """Upper bounds, tokens; the last bucket is open."""
@@ -241,22 +242,9 @@ def _state(gateway: Gateway) -> Iterator[Metric]:
             workers.add_metric(key, len(backend.workers))
             budget.add_metric(key, backend.spec.launch.budget.threads)
             restarts.add_metric(key, backend.restarts)
-            cpu_s, resident_bytes = _process_figures([worker.pid for worker in backend.workers])
-            cpu.add_metric(key, cpu_s)
-            memory.add_metric(key, resident_bytes)
+            used = usage_of(worker.pid for worker in backend.workers)
+            cpu.add_metric(key, used.cpu_s)
+            memory.add_metric(key, used.resident_bytes)
     own = psutil.Process().cpu_times()
     yield CounterMetricFamily("lockstep_gateway_cpu_seconds", "CPU time of the gateway", value=own.user + own.system)
     yield from (queue, wait, ready, workers, budget, memory, cpu, restarts)
-
-
-def _process_figures(pids: Iterable[int]) -> tuple[float, int]:
-    cpu_s, resident_bytes = 0.0, 0
-    for pid in pids:
-        try:
-            process = psutil.Process(pid)
-            times = process.cpu_times()
-            cpu_s += times.user + times.system
-            resident_bytes += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue  # it died this instant: the next scrape will not list it
-    return cpu_s, resident_bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grpc
 
@@ -18,6 +18,8 @@ from server.rpc.model_config import INPUTS, model_config, outputs
 from server.rpc.status import CallInstants, parse, unary, unimplemented
 from server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams
 from server.rpc.tensors import check_outputs, outputs_of, rows_of
+from server.runtimes.usage import Usage, usage_of
+from server.scheduling.backend import Backend, State
 
 SERVICE = "inference.GRPCInferenceService"
 EXTENSIONS = ("statistics", "model_repository", "model_configuration")
@@ -37,6 +39,8 @@ _NOT_HERE = {
     ),
 }
 """Methods of the protocol's best-known server that this one does not have, and what to do instead."""
+_ASKS_FOR_THE_LAST, _IS_THE_LAST = "triton_enable_empty_final_response", "triton_final_response"
+"""Parameters of streams: a client that is ready for several responses to a request asks which is the last."""
 _PARAMETERS = {
     "truncate": ("bool_param",),
     "priority": ("int64_param", "uint64_param"),
@@ -49,7 +53,7 @@ class InferenceService:
 
     def __init__(self, gateway: Gateway, statistics: Statistics, limits: StreamLimits) -> None:
         self._gateway = gateway
-        self.streams = Streams("ModelStreamInfer", gateway, _StreamDialect(), limits)
+        self.streams = Streams("ModelStreamInfer", gateway, _StreamDialect(gateway), limits)
         self._statistics = statistics
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -111,13 +115,13 @@ class InferenceService:
         """Say how a model, or a backend of it, is batched and where it runs."""
         ref = _ref(request.name, request.version)
         served = self._gateway.model(ref)
-        backends = [self._gateway.backend(ref)] if ref.backend else served.batcher.backends
+        backends = self._backends(ref, served)
         platform = backends[0].name if ref.backend else "lockstep"
         return oip.ModelConfigResponse(config=model_config(request.name, served, backends, platform))
 
     async def model_infer(self, request: oip.ModelInferRequest, instants: CallInstants) -> oip.ModelInferResponse:
         """Answer a call as a whole; the first row at fault fails it, and is named."""
-        return _infer_response(request, await self._gateway.predict(_predict_request(request, instants)))
+        return _infer_response(request, await self._gateway.predict(_read(self._gateway, request, instants)))
 
     async def model_statistics(
         self, request: oip.ModelStatisticsRequest, instants: CallInstants
@@ -139,13 +143,13 @@ class InferenceService:
         index = oip.RepositoryIndexResponse.ModelIndex
         models = []
         for ref, served in self._references():
-            ready = self._gateway.is_ready(ref)
-            if ref.backend:
-                backend = self._gateway.backend(ref)
-                reason = "" if ready else ": ".join(filter(None, [backend.state, backend.reason]))
+            backends = self._backends(ref, served)
+            if self._gateway.is_ready(ref):
+                state, reason = "READY", ""
             else:
-                reason = "" if ready else "no backend is ready yet"
-            state = "READY" if ready else "UNAVAILABLE"
+                state = "LOADING" if any(one.state is State.STARTING for one in backends) else "UNAVAILABLE"
+                told = [": ".join(filter(None, [one.state, one.reason])) for one in backends]
+                reason = told[0] if ref.backend else "no backend is ready yet"
             models.append(index(name=str(ref), version=str(served.manifest.version), state=state, reason=reason))
         for refused in self._gateway.refused.values():
             version = "" if refused.version is None else str(refused.version)
@@ -162,21 +166,30 @@ class InferenceService:
 
     def _model_stats(self, ref: ModelRef, served: ServedModel) -> oip.ModelStatistics:
         name, version = served.manifest.name, served.manifest.version
+        backends = self._backends(ref, served)
         if ref.backend:
-            counts = self._statistics.backend(name, version, self._gateway.backend(ref).name)
+            counts = self._statistics.backend(name, version, ref.backend)
         else:
             counts = self._statistics.model(name, version)
-        return _statistics(str(ref), version, counts)
+        used = usage_of(worker.pid for backend in backends for worker in backend.workers)
+        return _statistics(str(ref), version, counts, used)
+
+    def _backends(self, ref: ModelRef, served: ServedModel) -> Sequence[Backend]:
+        """Return the backend that is named, or every one of the model."""
+        return [self._gateway.backend(ref)] if ref.backend else served.batcher.backends
 
 
 class _StreamDialect:
     """The messages of ModelStreamInfer."""
 
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
     def open(self, payload: bytes, received_ns: int) -> Opened | Refused | CancelRequest:
         """Read a ModelInferRequest."""
         request = parse(oip.ModelInferRequest, payload)
         try:
-            predict = _predict_request(request, CallInstants(received_ns, now_ns(), None))
+            predict = _read(self._gateway, request, CallInstants(received_ns, now_ns(), None))
         except InvalidInput as error:
             return Refused(request.id, _stream_error(request, error))
         return Opened(
@@ -188,13 +201,25 @@ class _StreamDialect:
 
 
 def _stream_answer(request: oip.ModelInferRequest, prediction: Prediction) -> bytes:
-    return oip.ModelStreamInferResponse(infer_response=_infer_response(request, prediction)).SerializeToString()
+    response = _infer_response(request, prediction)
+    if _ASKS_FOR_THE_LAST in request.parameters and request.parameters[_ASKS_FOR_THE_LAST].bool_param:
+        response.parameters[_IS_THE_LAST].bool_param = True  # the only one
+    return oip.ModelStreamInferResponse(infer_response=response).SerializeToString()
 
 
 def _stream_error(request: oip.ModelInferRequest, error: LockstepError) -> bytes:
     """Return an answer with the error; the response that goes with it says whose it is."""
     whose = oip.ModelInferResponse(model_name=request.model_name, id=request.id)
     return oip.ModelStreamInferResponse(error_message=error.message, infer_response=whose).SerializeToString()
+
+
+def _read(gateway: Gateway, request: oip.ModelInferRequest, instants: CallInstants) -> PredictRequest:
+    """Read a request; one that cannot be read is a failed call of the model that it names."""
+    try:
+        return _predict_request(request, instants)
+    except InvalidInput as error:
+        gateway.count_failure(ModelRef.parse(request.model_name), instants.received_ns, error)
+        raise
 
 
 def _predict_request(request: oip.ModelInferRequest, instants: CallInstants) -> PredictRequest:
@@ -226,7 +251,7 @@ def _infer_response(request: oip.ModelInferRequest, prediction: Prediction) -> o
     )
 
 
-def _statistics(name: str, version: int, counts: Counts) -> oip.ModelStatistics:
+def _statistics(name: str, version: int, counts: Counts, used: Usage) -> oip.ModelStatistics:
     return oip.ModelStatistics(
         name=name,
         version=str(version),
@@ -250,6 +275,7 @@ def _statistics(name: str, version: int, counts: Counts) -> oip.ModelStatistics:
             )
             for rows, size in sorted(counts.sizes.items())
         ],
+        memory_usage=[oip.MemoryUsage(type="CPU", id=0, byte_size=used.resident_bytes)],
     )
 
 

@@ -28,12 +28,16 @@ class Tensor:
 
 
 INPUTS = (
-    Tensor("text", "BYTES", (-1,)),
+    Tensor("text", "BYTES", (-1, 1)),
     Tensor("input_ids", "INT64", (-1, -1)),
     Tensor("attention_mask", "INT64", (-1, -1)),
-    Tensor("lengths", "INT64", (-1,)),
+    Tensor("lengths", "INT64", (-1, 1)),
 )
-"""Text, or ids with a mask or lengths: one of the two."""
+"""Text, or ids with a mask or lengths: one of the two.
+
+`[n]` is taken for `[n, 1]` too. It is not what is told: perf_analyzer takes the batch off, and cannot send a tensor
+that has no axis left.
+"""
 
 
 def outputs(labels: int) -> tuple[Tensor, ...]:
@@ -53,6 +57,8 @@ def model_config(name: str, served: ServedModel, backends: Sequence[Backend], pl
         platform=platform,
         backend=platform,
         max_batch_size=max(backend.limits.max_rows for backend in backends),
+        version_policy=oip.ModelVersionPolicy(latest=oip.ModelVersionPolicy.Latest(num_versions=1)),
+        model_transaction_policy=oip.ModelTransactionPolicy(decoupled=False),
         dynamic_batching=oip.ModelDynamicBatching(),  # no delay: a batch is what queued meanwhile
     )
     for tensor in INPUTS:

@@ -18,6 +18,8 @@ from server.core.errors import InvalidInput
 from server.core.messages import Answer, Ids
 
 _LENGTH_PREFIX = struct.Struct("<I")
+_SHARED_MEMORY = "shared_memory_region"
+_CLASSES = "classification"
 _INTEGER_TENSORS = ("input_ids", "attention_mask", "lengths")
 
 OUTPUTS = ("probabilities", "label", "truncated")
@@ -60,11 +62,21 @@ def outputs_of(
 
 
 def check_outputs(request: oip.ModelInferRequest) -> None:
-    """Raise `InvalidInput` where an output is asked for that does not exist, or twice."""
+    """Raise `InvalidInput` where an output is asked for that does not exist, or twice, or in a way that is not here."""
     names = [output.name for output in request.outputs]
-    for name in names:
-        if name not in OUTPUTS:
-            raise InvalidInput(f"no output named {name!r}; there are {', '.join(OUTPUTS)}")
+    for output in request.outputs:
+        if output.name not in OUTPUTS:
+            raise InvalidInput(f"no output named {output.name!r}; there are {', '.join(OUTPUTS)}")
+        if _SHARED_MEMORY in output.parameters:
+            raise InvalidInput(
+                f"output {output.name!r} is to be written to shared memory, which this server does not do: "
+                "take it from the response"
+            )
+        if _CLASSES in output.parameters:
+            raise InvalidInput(
+                f"output {output.name!r} is asked for as classes, which this server does not do: "
+                "ask for label, or for probabilities as they are"
+            )
     if len(set(names)) < len(names):
         raise InvalidInput("an output is asked for twice")
 
@@ -81,6 +93,11 @@ def _output(name: str, labels: Sequence[str], answers: Sequence[Answer]) -> tupl
 
 
 def _inputs(request: oip.ModelInferRequest) -> dict[str, InputTensor]:
+    for tensor in request.inputs:
+        if _SHARED_MEMORY in tensor.parameters:  # such a tensor has no contents: they would be missed below
+            raise InvalidInput(
+                f"input {tensor.name!r} lies in shared memory, which this server does not read: send it in the request"
+            )
     raws = request.raw_input_contents
     if raws and len(raws) != len(request.inputs):
         raise InvalidInput(f"{len(request.inputs)} inputs but {len(raws)} raw contents: send one for each")
@@ -135,16 +152,17 @@ def _decode(value: bytes, row: int) -> str:
 
 
 def _id_rows(inputs: Mapping[str, InputTensor]) -> list[Ids]:
-    ids = _integers(inputs["input_ids"], dimensions=2)
+    ids = _integers(inputs["input_ids"], dimensions=(2,))
     rows, length = ids.shape
     if "attention_mask" in inputs and "lengths" in inputs:
         raise InvalidInput("send attention_mask or lengths, not both")
     if "lengths" in inputs:
-        lengths = _integers(inputs["lengths"], dimensions=1)
-        if lengths.shape != (rows,):
+        lengths = _integers(inputs["lengths"], dimensions=(1, 2))
+        if lengths.shape not in ((rows,), (rows, 1)):
             raise InvalidInput(f"input lengths has the shape {list(lengths.shape)}, input_ids has {rows} rows")
+        lengths = lengths.reshape(rows)
     elif "attention_mask" in inputs:
-        lengths = _lengths_of_mask(_integers(inputs["attention_mask"], dimensions=2), (rows, length))
+        lengths = _lengths_of_mask(_integers(inputs["attention_mask"], dimensions=(2,)), (rows, length))
     else:
         lengths = np.full(rows, length, dtype=np.int64)
     for row in np.flatnonzero((lengths < 1) | (lengths > length))[:1]:
@@ -163,11 +181,12 @@ def _lengths_of_mask(mask: NDArray[np.int64], shape: tuple[int, int]) -> NDArray
     return lengths
 
 
-def _integers(tensor: InputTensor, *, dimensions: int) -> NDArray[np.int64]:
+def _integers(tensor: InputTensor, *, dimensions: tuple[int, ...]) -> NDArray[np.int64]:
     if tensor.datatype != "INT64":
         raise InvalidInput(f"input {tensor.name} must be INT64, not {tensor.datatype or 'without a datatype'}")
-    if len(tensor.shape) != dimensions:
-        raise InvalidInput(f"input {tensor.name} must have {dimensions} dimensions, not {list(tensor.shape)}")
+    if len(tensor.shape) not in dimensions:
+        allowed = " or ".join(map(str, dimensions))
+        raise InvalidInput(f"input {tensor.name} must have {allowed} dimensions, not {list(tensor.shape)}")
     count = math.prod(tensor.shape)  # Python integers: it cannot overflow
     if tensor.raw is None:
         values = np.array(tensor.typed.int64_contents, dtype=np.int64)

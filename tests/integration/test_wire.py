@@ -56,7 +56,9 @@ async def test_text_and_ids_raw_and_typed_give_the_same_answer(served: Served) -
     raw.inputs.add(name="text", datatype="BYTES", shape=[3, 1])
     raw.raw_input_contents.append(b"".join(struct.pack("<I", len(text)) + text.encode() for text in texts))
     rows = [doubles.encode(text) for text in texts]
-    requests = [typed, raw, ids_request(rows), ids_request(rows, mask=True)]
+    column = ids_request(rows)
+    column.inputs[1].shape.append(1)
+    requests = [typed, raw, ids_request(rows), column, ids_request(rows, mask=True)]
     answers = [outputs(await served.inference.ModelInfer(request)) for request in requests]
     for answer in answers:
         np.testing.assert_array_equal(answer["probabilities"], answers[0]["probabilities"])
@@ -90,6 +92,7 @@ async def test_metadata_readiness_and_index(served: Served) -> None:
     assert not (await inference.ModelReady(oip.ModelReadyRequest(name="model@tensorflow"))).ready
     metadata = await inference.ModelMetadata(oip.ModelMetadataRequest(name="model"))
     assert [tensor.name for tensor in metadata.inputs] == ["text", "input_ids", "attention_mask", "lengths"]
+    assert [list(tensor.shape) for tensor in metadata.inputs] == [[-1, 1], [-1, -1], [-1, -1], [-1, 1]]
     assert [list(tensor.shape) for tensor in metadata.outputs] == [[-1, 2], [-1], [-1]]
     index = (await inference.RepositoryIndex(oip.RepositoryIndexRequest())).models
     states = {model.name: model.state for model in index}
@@ -234,6 +237,31 @@ MISTAKES: dict[str, tuple[oip.ModelInferRequest, grpc.StatusCode, str]] = {
         ),
         grpc.StatusCode.INVALID_ARGUMENT, "padded on the right",
     ),
+    "input in shared memory": (
+        edited(
+            lambda r: (
+                r.inputs[0].parameters["shared_memory_region"].MergeFrom(oip.InferParameter(string_param="region")),
+                r.inputs[0].ClearField("contents"),
+            )
+        ),
+        grpc.StatusCode.INVALID_ARGUMENT, "input 'text' lies in shared memory",
+    ),
+    "output to shared memory": (
+        edited(
+            lambda r: r.outputs.add(name="label").parameters["shared_memory_region"].MergeFrom(
+                oip.InferParameter(string_param="region")
+            )
+        ),
+        grpc.StatusCode.INVALID_ARGUMENT, "output 'label' is to be written to shared memory",
+    ),
+    "output as classes": (
+        edited(
+            lambda r: r.outputs.add(name="probabilities").parameters["classification"].MergeFrom(
+                oip.InferParameter(int64_param=1)
+            )
+        ),
+        grpc.StatusCode.INVALID_ARGUMENT, "asked for as classes",
+    ),
     "unknown output": (
         edited(lambda r: r.outputs.add(name="colour")), grpc.StatusCode.INVALID_ARGUMENT, "no output named 'colour'",
     ),
@@ -305,7 +333,10 @@ async def test_the_configuration_describes_a_model_and_a_backend(served: Served)
     metadata = await served.inference.ModelMetadata(oip.ModelMetadataRequest(name="model"))
     assert (config.name, config.platform) == ("model", metadata.platform)
     assert config.max_batch_size > 0
-    assert config.HasField("dynamic_batching")
+    assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
+    assert config.version_policy.latest.num_versions == 1
+    assert config.HasField("model_transaction_policy")
+    assert not config.model_transaction_policy.decoupled
     assert [(tensor.name, list(tensor.dims)) for tensor in config.input] == [
         (tensor.name, list(tensor.shape)[1:]) for tensor in metadata.inputs
     ]
