@@ -29,7 +29,7 @@ install-gpu: $(STAMP) ## On a GPU machine: CUDA 13 for ONNX Runtime, and .venv-t
 demo: $(STAMP) ## The main job: train, export, verify, serve, classify, load-test, report
 	$(BIN)/lockstep demo
 
-test: $(STAMP) ## The tests (no corpus, no training, no network)
+test: $(STAMP) ## The tests (no corpus, no training; without a network, those of other people's clients are skipped)
 	$(BIN)/pytest
 
 test-all: $(STAMP) ## The tests, the long ones too

@@ -208,9 +208,13 @@ def _stream_answer(request: oip.ModelInferRequest, prediction: Prediction) -> by
 
 
 def _stream_error(request: oip.ModelInferRequest, error: LockstepError) -> bytes:
-    """Return an answer with the error; the response that goes with it says whose it is."""
+    """Return an answer with the error; the response that goes with it says whose it is, and so does the message.
+
+    tritonclient hands its caller nothing but the message.
+    """
     whose = oip.ModelInferResponse(model_name=request.model_name, id=request.id)
-    return oip.ModelStreamInferResponse(error_message=error.message, infer_response=whose).SerializeToString()
+    message = f"request {request.id}: {error.message}" if request.id else error.message
+    return oip.ModelStreamInferResponse(error_message=message, infer_response=whose).SerializeToString()
 
 
 def _read(gateway: Gateway, request: oip.ModelInferRequest, instants: CallInstants) -> PredictRequest:

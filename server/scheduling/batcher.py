@@ -152,12 +152,14 @@ class Batcher:
         """Refuse rows that `submit` would, before anything is spent on them; raises as it does.
 
         `Overloaded` too where the rows before them take too long: more than half of the time until the deadline (the
-        other half is for what cannot be predicted), or more than `max_queue_s`.
+        other half is for what cannot be predicted), or more than `max_queue_s`; `DeadlineExceeded` where none is left.
         """
         self._pin(backend)
         try:
             self._backlog.check_room(rows)
             left_s = math.inf if deadline_ns is None else (deadline_ns - self._clock_ns()) / 1e9
+            if left_s <= 0:
+                raise DeadlineExceeded("the deadline had passed before a row was queued")
             bound_s = min(self.spec.max_queue_s, left_s / 2)
             wait_s = self.expected_wait_s(backend, priority, unless_below_s=bound_s)
             if wait_s <= bound_s:
