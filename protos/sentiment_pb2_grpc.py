@@ -44,6 +44,21 @@ class SentimentServiceStub:
                 request_serializer=protos_dot_sentiment__pb2.StreamRequest.SerializeToString,
                 response_deserializer=protos_dot_sentiment__pb2.StreamResponse.FromString,
                 _registered_method=True)
+        self.Compare = channel.unary_unary(
+                '/sentiment.v1.SentimentService/Compare',
+                request_serializer=protos_dot_sentiment__pb2.CompareRequest.SerializeToString,
+                response_deserializer=protos_dot_sentiment__pb2.CompareResponse.FromString,
+                _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/sentiment.v1.SentimentService/ListModels',
+                request_serializer=protos_dot_sentiment__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=protos_dot_sentiment__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.LatencyReport = channel.unary_unary(
+                '/sentiment.v1.SentimentService/LatencyReport',
+                request_serializer=protos_dot_sentiment__pb2.LatencyReportRequest.SerializeToString,
+                response_deserializer=protos_dot_sentiment__pb2.LatencyReportResponse.FromString,
+                _registered_method=True)
 
 
 class SentimentServiceServicer:
@@ -65,6 +80,28 @@ class SentimentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Compare(self, request, context):
+        """Asks several backends of a model for the same texts at once, and holds their answers against each other. A
+        backend that fails has its error; the others answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Every model with its backends: what they are, how they are now, and the figures that let them be published.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LatencyReport(self, request, context):
+        """How long rows took of late, by backend, phase and length; throughput, padding, CPU time and memory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SentimentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +114,21 @@ def add_SentimentServiceServicer_to_server(servicer, server):
                     servicer.ClassifyStream,
                     request_deserializer=protos_dot_sentiment__pb2.StreamRequest.FromString,
                     response_serializer=protos_dot_sentiment__pb2.StreamResponse.SerializeToString,
+            ),
+            'Compare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compare,
+                    request_deserializer=protos_dot_sentiment__pb2.CompareRequest.FromString,
+                    response_serializer=protos_dot_sentiment__pb2.CompareResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=protos_dot_sentiment__pb2.ListModelsRequest.FromString,
+                    response_serializer=protos_dot_sentiment__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'LatencyReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.LatencyReport,
+                    request_deserializer=protos_dot_sentiment__pb2.LatencyReportRequest.FromString,
+                    response_serializer=protos_dot_sentiment__pb2.LatencyReportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -133,6 +185,87 @@ class SentimentService:
             '/sentiment.v1.SentimentService/ClassifyStream',
             protos_dot_sentiment__pb2.StreamRequest.SerializeToString,
             protos_dot_sentiment__pb2.StreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sentiment.v1.SentimentService/Compare',
+            protos_dot_sentiment__pb2.CompareRequest.SerializeToString,
+            protos_dot_sentiment__pb2.CompareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sentiment.v1.SentimentService/ListModels',
+            protos_dot_sentiment__pb2.ListModelsRequest.SerializeToString,
+            protos_dot_sentiment__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LatencyReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sentiment.v1.SentimentService/LatencyReport',
+            protos_dot_sentiment__pb2.LatencyReportRequest.SerializeToString,
+            protos_dot_sentiment__pb2.LatencyReportResponse.FromString,
             options,
             channel_credentials,
             insecure,
