@@ -128,6 +128,8 @@ class Gateway:
     def is_long(self, request: PredictRequest) -> bool:
         """Whether tokenising it would hold up the event loop: then it is for `predict`, not `begin`."""
         rows = request.rows
+        if len(rows) > self._limits.max_rows:
+            return False  # it is refused at once, and looking at a million rows takes long
         if len(rows) == 1:
             return isinstance(rows[0], str) and len(rows[0]) > _TOKENIZE_OFF_LOOP_CHARACTERS
         return sum(len(row) for row in rows if isinstance(row, str)) > _TOKENIZE_OFF_LOOP_CHARACTERS
@@ -158,6 +160,17 @@ class Gateway:
             elapsed_ns=self._clock_ns() - received_ns,
         )
 
+    def check_rows(self, rows: int) -> None:
+        """Hold a call's number of rows against the limit; raises `InvalidInput`."""
+        if not rows:
+            raise InvalidInput("the call holds no rows: send at least one")
+        if rows > self._limits.max_rows:
+            self._observer.limit_reached("max_call_rows")
+            raise InvalidInput(
+                f"the call holds {rows} rows, at most {self._limits.max_rows} are taken "
+                "(--max-call-rows): send fewer a call"
+            )
+
     async def _begin_off_loop(self, request: PredictRequest) -> InFlight:
         try:
             served = self._checked(request)
@@ -170,14 +183,7 @@ class Gateway:
 
     def _checked(self, request: PredictRequest) -> ServedModel:
         served = self.model(request.ref)
-        if not request.rows:
-            raise InvalidInput("the call holds no rows: send at least one")
-        if len(request.rows) > self._limits.max_rows:
-            self._observer.limit_reached("max_call_rows")
-            raise InvalidInput(
-                f"the call holds {len(request.rows)} rows, at most {self._limits.max_rows} are taken "
-                "(--max-call-rows): send fewer a call"
-            )
+        self.check_rows(len(request.rows))
         served.batcher.check_admission(
             len(request.rows),
             backend=request.ref.backend,

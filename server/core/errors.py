@@ -23,14 +23,23 @@ no internals. Anything outside the tree is a bug, and is answered without its te
 
 from __future__ import annotations
 
+_MOST_BYTES = 2_000
+"""Of a message: it may quote what the caller sent, and gRPC clients drop a status whose text is over a few kilobytes."""
+
 
 class LockstepError(Exception):
     """Root of the errors that a caller may see."""
 
     @property
     def message(self) -> str:
-        """The text for the caller."""
-        return str(self)
+        """The text for the caller, cut where it is long."""
+        text = str(self)
+        if len(text) * 4 <= _MOST_BYTES:
+            return text
+        encoded = text.encode(errors="replace")
+        if len(encoded) <= _MOST_BYTES:
+            return text
+        return encoded[:_MOST_BYTES].decode(errors="ignore") + " ..."
 
 
 class InvalidInput(LockstepError):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.errors import LockstepError
+from server.core.errors import InvalidInput, LockstepError
 from server.core.timing import BatchTimes, Phases, phases_of
 
 Ids = NDArray[np.int64]  # int64[length], one row
@@ -51,8 +51,10 @@ class ModelRef:
 
     @classmethod
     def parse(cls, name: str, version: int | None = None) -> ModelRef:
-        """Read `<model>` or `<model>@<backend>`."""
-        model, _, backend = name.partition("@")
+        """Read `<model>` or `<model>@<backend>`; raises `InvalidInput` where no backend follows the `@`."""
+        model, at, backend = name.partition("@")
+        if at and not backend:
+            raise InvalidInput(f"{name!r} names no backend after the @: send <model>, or <model>@<backend>")
         return cls(model, version, backend or None)
 
     def __str__(self) -> str:

@@ -63,7 +63,7 @@ class Tokens:
         """
         if secret is None:
             raise NotAuthenticated("this server wants a token: send the metadata 'authorization: Bearer <token>'")
-        digest = hashlib.sha256(secret.encode()).digest()
+        digest = hashlib.sha256(secret.encode(errors="backslashreplace")).digest()
         found = None
         for token in self._tokens:
             if hmac.compare_digest(token.digest, digest):

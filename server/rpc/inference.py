@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 
@@ -41,6 +41,8 @@ _NOT_HERE = {
 """Methods of the protocol's best-known server that this one does not have, and what to do instead."""
 _ASKS_FOR_THE_LAST, _IS_THE_LAST = "triton_enable_empty_final_response", "triton_final_response"
 """Parameters of streams: a client that is ready for several responses to a request asks which is the last."""
+_MOST_DIGITS = 18
+_PRIORITIES = range(-(2**31), 2**31)
 _PARAMETERS = {
     "truncate": ("bool_param",),
     "priority": ("int64_param", "uint64_param"),
@@ -220,16 +222,18 @@ def _stream_error(request: oip.ModelInferRequest, error: LockstepError) -> bytes
 def _read(gateway: Gateway, request: oip.ModelInferRequest, instants: CallInstants) -> PredictRequest:
     """Read a request; one that cannot be read is a failed call of the model that it names."""
     try:
-        return _predict_request(request, instants)
+        return _predict_request(request, instants, gateway.check_rows)
     except InvalidInput as error:
         gateway.count_failure(ModelRef.parse(request.model_name), instants.received_ns, error)
         raise
 
 
-def _predict_request(request: oip.ModelInferRequest, instants: CallInstants) -> PredictRequest:
+def _predict_request(
+    request: oip.ModelInferRequest, instants: CallInstants, check_rows: Callable[[int], None]
+) -> PredictRequest:
     parameters = _parameters(request)
     check_outputs(request)
-    rows = rows_of(request)
+    rows = rows_of(request, check_rows)
     return PredictRequest(
         ref=_ref(request.model_name, request.model_version),
         rows=rows,
@@ -290,20 +294,24 @@ def _duration(duration: Duration) -> oip.StatisticDuration:
 def _ref(name: str, version: str) -> ModelRef:
     if not name:
         raise InvalidInput("no model is named")
-    if version and not (version.isascii() and version.isdigit()):
-        raise InvalidInput(f"version {version!r} is not a positive integer")
+    if version and not (version.isascii() and version.isdigit() and len(version) <= _MOST_DIGITS):
+        raise InvalidInput(f"version {version!r} is not a positive integer of at most {_MOST_DIGITS} digits")
     return ModelRef.parse(name, int(version) if version else None)
 
 
 def _parameters(request: oip.ModelInferRequest) -> dict[str, bool | int]:
     values: dict[str, bool | int] = {}
-    for name, parameter in request.parameters.items():
-        if name not in _PARAMETERS:
-            continue  # the protocol lets a server ignore parameters that it does not know
+    for name, kinds in _PARAMETERS.items():  # the protocol lets a server ignore those that it does not know
+        if name not in request.parameters:
+            continue
+        parameter = request.parameters[name]
         kind = parameter.WhichOneof("parameter_choice")
-        if kind not in _PARAMETERS[name]:
-            raise InvalidInput(f"parameter {name} must be a {_PARAMETERS[name][0].removesuffix('_param')}")
+        if kind not in kinds:
+            raise InvalidInput(f"parameter {name} must be a {kinds[0].removesuffix('_param')}")
         values[name] = getattr(parameter, kind)
+    if values.get("priority", 0) not in _PRIORITIES:
+        bounds = f"{_PRIORITIES[0]} to {_PRIORITIES[-1]}"
+        raise InvalidInput(f"parameter priority is {values['priority']}, it must be within {bounds}")
     return values
 
 

@@ -58,9 +58,13 @@ class _StreamDialect:
             what = "neither classify nor cancel is set" if kind is None else "timeout_us is negative"
             return Refused(request.id, _stream_error(request.id, InvalidInput(what)))
         deadline_ns = received_ns + message.timeout_us * 1000 if message.timeout_us else None
+        try:
+            predict = _predict_request(request, CallInstants(received_ns, now_ns(), deadline_ns))
+        except InvalidInput as error:
+            return Refused(request.id, _stream_error(request.id, error))
         return Opened(
             id=request.id,
-            request=_predict_request(request, CallInstants(received_ns, now_ns(), deadline_ns)),
+            request=predict,
             answer=functools.partial(_stream_answer, request.id),
             error=functools.partial(_stream_error, request.id),
             join=_together if message.together else None,

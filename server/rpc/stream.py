@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from server.core.errors import LockstepError, ModelNotReady, Overloaded, RowFailed
+from server.core.errors import Cancelled, LockstepError, ModelNotReady, Overloaded, RowFailed
 from server.core.messages import Prediction, PredictRequest
 from server.core.request_id import request_id
 from server.core.timing import now_ns
@@ -228,6 +228,8 @@ class _Exchange:
     async def _predict(self, slot: _Slot, opened: Opened) -> None:
         try:
             answer = opened.answer(await self._gateway.predict(opened.request))
+        except asyncio.CancelledError:  # `abandon`: by the caller, who is told, or at the stream's end
+            answer = opened.error(Cancelled("the request was cancelled"))
         except Exception as error:
             answer = opened.error(_told(error))
         self._settle(slot, answer)

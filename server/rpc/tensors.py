@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,15 +36,21 @@ class InputTensor:
     typed: oip.InferTensorContents
 
 
-def rows_of(request: oip.ModelInferRequest) -> Sequence[str] | Sequence[Ids]:
-    """Return the request's rows: texts, or ids that the caller tokenised. Raises `InvalidInput`."""
+def rows_of(
+    request: oip.ModelInferRequest, check_rows: Callable[[int], None] = lambda rows: None
+) -> Sequence[str] | Sequence[Ids]:
+    """Return the request's rows: texts, or ids that the caller tokenised. Raises `InvalidInput`.
+
+    `check_rows` hears how many there are before any is made, and raises where they are too many: 16 megabytes hold
+    four million empty texts.
+    """
     inputs = _inputs(request)
     if "text" in inputs:
         if len(inputs) > 1:
             raise InvalidInput("send either text, or input_ids with attention_mask or lengths; not both")
-        return _texts(inputs["text"])
+        return _texts(inputs["text"], check_rows)
     if "input_ids" in inputs:
-        return _id_rows(inputs)
+        return _id_rows(inputs, check_rows)
     raise InvalidInput(f"no input named text or input_ids among {sorted(inputs) or 'no inputs'}")
 
 
@@ -63,6 +69,8 @@ def outputs_of(
 
 def check_outputs(request: oip.ModelInferRequest) -> None:
     """Raise `InvalidInput` where an output is asked for that does not exist, or twice, or in a way that is not here."""
+    if len(request.outputs) > len(OUTPUTS):
+        raise InvalidInput(f"{len(request.outputs)} outputs are asked for; there are {', '.join(OUTPUTS)}")
     names = [output.name for output in request.outputs]
     for output in request.outputs:
         if output.name not in OUTPUTS:
@@ -93,6 +101,7 @@ def _output(name: str, labels: Sequence[str], answers: Sequence[Answer]) -> tupl
 
 
 def _inputs(request: oip.ModelInferRequest) -> dict[str, InputTensor]:
+    """Return the inputs by name; the first that is wrong ends it, however many follow."""
     for tensor in request.inputs:
         if _SHARED_MEMORY in tensor.parameters:  # such a tensor has no contents: they would be missed below
             raise InvalidInput(
@@ -117,22 +126,37 @@ def _inputs(request: oip.ModelInferRequest) -> dict[str, InputTensor]:
     return inputs
 
 
-def _texts(tensor: InputTensor) -> list[str]:
+def _texts(tensor: InputTensor, check_rows: Callable[[int], None]) -> list[str]:
     if tensor.datatype != "BYTES":
         raise InvalidInput(f"input text must be BYTES, not {tensor.datatype or 'without a datatype'}")
     if len(tensor.shape) not in (1, 2) or (len(tensor.shape) == 2 and tensor.shape[1] != 1):
         raise InvalidInput(f"input text must have the shape [n] or [n, 1], not {list(tensor.shape)}")
-    values = list(tensor.typed.bytes_contents) if tensor.raw is None else _split(tensor.raw)
-    if len(values) != tensor.shape[0]:
-        raise InvalidInput(f"input text has the shape {list(tensor.shape)} but holds {len(values)} texts")
+    claimed = tensor.shape[0]
+    if tensor.raw is None:
+        held = len(tensor.typed.bytes_contents)
+        if held == claimed:
+            check_rows(held)
+        values: Sequence[bytes] = tensor.typed.bytes_contents
+    else:
+        if claimed * _LENGTH_PREFIX.size > len(tensor.raw):
+            raise InvalidInput(
+                f"input text has the shape {list(tensor.shape)}, which is {claimed * _LENGTH_PREFIX.size} bytes "
+                f"at least, but {len(tensor.raw)} bytes came"
+            )
+        check_rows(claimed)
+        values = _split(tensor.raw, claimed)
+        held = len(values)
+    if held != claimed:
+        more = "more" if tensor.raw is not None and held > claimed else held
+        raise InvalidInput(f"input text has the shape {list(tensor.shape)} but holds {more} texts")
     return [_decode(value, row) for row, value in enumerate(values)]
 
 
-def _split(raw: bytes) -> list[bytes]:
-    """Split BYTES contents: each element is a little-endian u32 length and that many bytes."""
+def _split(raw: bytes, most: int) -> list[bytes]:
+    """Split BYTES contents: each element is a little-endian u32 length and that many bytes. Stops beyond `most`."""
     values: list[bytes] = []
     offset = 0
-    while offset < len(raw):
+    while offset < len(raw) and len(values) <= most:
         if offset + _LENGTH_PREFIX.size > len(raw):
             raise InvalidInput(f"input text ends within the length of element {len(values)}")
         (size,) = _LENGTH_PREFIX.unpack_from(raw, offset)
@@ -151,9 +175,13 @@ def _decode(value: bytes, row: int) -> str:
         raise InvalidInput(f"row {row}: the text is not valid UTF-8 at byte {error.start}") from error
 
 
-def _id_rows(inputs: Mapping[str, InputTensor]) -> list[Ids]:
+def _id_rows(inputs: Mapping[str, InputTensor], check_rows: Callable[[int], None]) -> list[Ids]:
+    shape = inputs["input_ids"].shape
+    if len(shape) == 2 and shape[1] == 0 and shape[0] > 0:  # no bytes bear out how many such rows there are
+        raise InvalidInput(f"input input_ids has the shape {list(shape)}: rows without tokens have no answer")
     ids = _integers(inputs["input_ids"], dimensions=(2,))
     rows, length = ids.shape
+    check_rows(rows)
     if "attention_mask" in inputs and "lengths" in inputs:
         raise InvalidInput("send attention_mask or lengths, not both")
     if "lengths" in inputs:
@@ -199,4 +227,4 @@ def _integers(tensor: InputTensor, *, dimensions: tuple[int, ...]) -> NDArray[np
                 f"but {len(tensor.raw)} bytes came"
             )
         values = np.frombuffer(tensor.raw, dtype="<i8")
-    return values.reshape(tensor.shape)
+    return values.reshape(tensor.shape if count else (0,) * len(tensor.shape))

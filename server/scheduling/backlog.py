@@ -48,7 +48,7 @@ class Backlog:
         """Queue rows, all or none; raises `Overloaded` where they do not fit."""
         self.check_room(len(encodings))
         call = Call(len(encodings))
-        deadline = NO_DEADLINE_NS if deadline_ns is None else deadline_ns
+        deadline = NO_DEADLINE_NS if deadline_ns is None else min(deadline_ns, NO_DEADLINE_NS)
         for index, encoding in enumerate(encodings):
             self._rows.add(
                 Row(call, index, encoding, arrival_ns, deadline, pinned_to),
