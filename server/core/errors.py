@@ -24,7 +24,7 @@ no internals. Anything outside the tree is a bug, and is answered without its te
 from __future__ import annotations
 
 _MOST_BYTES = 2_000
-"""Of a message: it may quote what the caller sent, and gRPC clients drop a status whose text is over a few kilobytes."""
+"""Of a message: it may quote what the caller sent, and gRPC clients drop a status of more than a few kilobytes."""
 
 
 class LockstepError(Exception):

@@ -116,7 +116,10 @@ def parse(request_type: type[_Request], payload: bytes) -> _Request:
     try:
         request.ParseFromString(payload)
     except DecodeError as error:
-        raise InvalidInput(f"the request is not a valid {request_type.DESCRIPTOR.full_name}: {error}") from error
+        raise InvalidInput(
+            f"the request is not a valid {request_type.DESCRIPTOR.full_name}: "
+            "its bytes end too soon, or are no protobuf, or hold a string that is not UTF-8"
+        ) from error
     return request
 
 
