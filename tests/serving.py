@@ -73,6 +73,24 @@ def text_request(model: str, *texts: str | bytes, **fields: Any) -> oip.ModelInf
     return request
 
 
+def ids_request(rows: list[list[int]], *, mask: bool = False, model: str = "model") -> oip.ModelInferRequest:
+    """Build a ModelInfer request of ids, padded, with raw contents."""
+    length = max(map(len, rows))
+    ids = np.array([row + [0] * (length - len(row)) for row in rows], dtype="<i8")
+    lengths = np.array([len(row) for row in rows], dtype="<i8")
+    request = oip.ModelInferRequest(model_name=model)
+    request.inputs.add(name="input_ids", datatype="INT64", shape=ids.shape)
+    request.raw_input_contents.append(ids.tobytes())
+    if mask:
+        request.inputs.add(name="attention_mask", datatype="INT64", shape=ids.shape)
+        ones = (np.arange(length)[None, :] < lengths[:, None]).astype("<i8")
+        request.raw_input_contents.append(ones.tobytes())
+    else:
+        request.inputs.add(name="lengths", datatype="INT64", shape=lengths.shape)
+        request.raw_input_contents.append(lengths.tobytes())
+    return request
+
+
 def outputs(response: oip.ModelInferResponse) -> dict[str, Any]:
     """Read a response's raw outputs by name."""
     read: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The table of bad input: what is sent, the status that it gets, and a piece of the message that names what is wrong."""
+"""The table of bad input: what is sent, its status, and a piece of the message that names what is wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from protos import open_inference_pb2 as oip
 from protos import sentiment_pb2 as pb
-from tests.serving import text_request
+from tests.serving import ids_request, text_request
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 MISSING = grpc.StatusCode.NOT_FOUND
@@ -36,24 +36,6 @@ class Classify:
     status: grpc.StatusCode
     message: str
     row: int | None = None
-
-
-def ids_request(rows: list[list[int]], *, mask: bool = False, model: str = "model") -> oip.ModelInferRequest:
-    """Build a ModelInfer request of ids, padded, with raw contents."""
-    length = max(map(len, rows))
-    ids = np.array([row + [0] * (length - len(row)) for row in rows], dtype="<i8")
-    lengths = np.array([len(row) for row in rows], dtype="<i8")
-    request = oip.ModelInferRequest(model_name=model)
-    request.inputs.add(name="input_ids", datatype="INT64", shape=ids.shape)
-    request.raw_input_contents.append(ids.tobytes())
-    if mask:
-        request.inputs.add(name="attention_mask", datatype="INT64", shape=ids.shape)
-        ones = (np.arange(length)[None, :] < lengths[:, None]).astype("<i8")
-        request.raw_input_contents.append(ones.tobytes())
-    else:
-        request.inputs.add(name="lengths", datatype="INT64", shape=lengths.shape)
-        request.raw_input_contents.append(lengths.tobytes())
-    return request
 
 
 def _texts(change: Callable[[oip.ModelInferRequest], object]) -> oip.ModelInferRequest:
@@ -207,7 +189,7 @@ INFER: dict[str, Infer] = {
     "priority of 2^63": Infer(_parameter("priority", uint64_param=1 << 63), INVALID, "priority is 9223372036854775808"),
     "timeout that is a float": Infer(_parameter("timeout", double_param=1.0), INVALID, "timeout must be a int64"),
     "negative timeout": Infer(_parameter("timeout", int64_param=-1), INVALID, "must not be negative"),
-    "deadline that has passed": Infer(_parameter("timeout", int64_param=1), LATE, "deadline passed"),
+    "deadline that has passed": Infer(_parameter("timeout", int64_param=1), LATE, "the deadline had passed"),
 }  # fmt: skip
 
 
