@@ -77,7 +77,8 @@ def least_cost(waiting: Waiting, now_ns: int, worker: WorkerView, others: Sequen
         return Wait()
     if len(rows) == 1:
         return dispatch(rows)
-    costs = worker.cost_ns if worker.cost_ns is not None else padded_tokens(limits, int(waiting.length[rows].max()))
+    # deadlines are judged by all rows that wait, those of other workers too
+    costs = worker.cost_ns if worker.cost_ns is not None else padded_tokens(limits, int(waiting.length.max()))
     overdue = _oldest_overdue(waiting, rows, now_ns, limits)
     group = _planned_before(waiting, rows, worker, limits) if overdue is None else None
     planned = worker.planned[1:]

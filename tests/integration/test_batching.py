@@ -288,7 +288,7 @@ async def test_an_idle_worker_makes_room_where_there_may_be_no_more(tmp_path: Pa
 
 async def test_further_instances_start_when_rows_queue(tmp_path: Path) -> None:
     doubles.publish(tmp_path, "model")
-    async with serving(tmp_path, doubles.ADAPTERS, instances=3, policy="none") as served:
+    async with serving(tmp_path, doubles.ADAPTERS, instances=3, policy="none", max_queue_s=600) as served:
         backend = served.batcher("model").backend(ONNX)
         assert len(backend.workers) == 1
         calls = [asyncio.ensure_future(classify(served, text)) for text in random_texts(2000)]

@@ -179,6 +179,13 @@ def test_where_large_batches_are_slower_for_each_token_they_are_not_formed() -> 
     assert len(plan.rows) == 4
 
 
+def test_without_measured_costs_longer_rows_of_other_workers_are_no_harm_to_deadlines() -> None:
+    waiting = queue([(3, 0, 0, 0), (4, 0, 0, 0), (60, 0, 0, 1)], [NOW + 1] * 3)
+    plan = least_cost(waiting, NOW, WorkerView(0, True, None), (), Limits(max_rows=4, max_padded_tokens=100))
+    assert isinstance(plan, Dispatch)
+    assert set(plan.rows.tolist()) <= {0, 1}
+
+
 def test_without_measured_costs_it_plans_by_padded_tokens() -> None:
     waiting = queue([(60, 5, 0, FREE), *[(4, 1, 0, FREE)] * 8])
     plan = least_cost(waiting, NOW, WorkerView(0, True), (), Limits())
