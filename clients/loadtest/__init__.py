@@ -4,8 +4,10 @@ Asks a server for every backend of a model in turns, open or closed loop, and re
 beside what the server says. `docs/load-testing.md` tells how to read it.
 """
 
+from clients.loadtest.ceiling import Ceiling, CeilingUnknown, measure_ceiling
 from clients.loadtest.document import DocumentInvalid
 from clients.loadtest.plan import FREE, LoadPlan
+from clients.loadtest.record import LoadRun, read_run, write_run
 from clients.loadtest.report import (
     BackendReport,
     LatencySummary,
@@ -13,27 +15,33 @@ from clients.loadtest.report import (
     LoadReport,
     RoundReport,
     ServerView,
-    read_reports,
-    write_reports,
 )
-from clients.loadtest.run import LoadTestError, Progress, measure, run_loadtest
+from clients.loadtest.run import Progress, Setting, loads_of, measure, run_loadtest, run_sweep
+from clients.loadtest.session import LoadTestError
 from clients.loadtest.texts import TextsUnreadable
 
 __all__ = [
     "FREE",
     "BackendReport",
+    "Ceiling",
+    "CeilingUnknown",
     "DocumentInvalid",
     "LatencySummary",
     "LengthReport",
     "LoadPlan",
     "LoadReport",
+    "LoadRun",
     "LoadTestError",
     "Progress",
     "RoundReport",
     "ServerView",
+    "Setting",
     "TextsUnreadable",
+    "loads_of",
     "measure",
-    "read_reports",
+    "measure_ceiling",
+    "read_run",
     "run_loadtest",
-    "write_reports",
+    "run_sweep",
+    "write_run",
 ]

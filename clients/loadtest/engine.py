@@ -10,13 +10,13 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from typing import Final
 
 from clients.client import classify_request, served_name
 from clients.errors import CallError
-from clients.loadtest.plan import FREE, Leg, LoadPlan, arrival_offsets
-from clients.loadtest.tally import Tally
+from clients.loadtest.plan import FREE, WHOLE, Leg, LoadPlan, Share, arrival_offsets
+from clients.loadtest.tally import Tally, slice_s
 from clients.loadtest.texts import Texts
 from clients.transport import Transport
 from protos import sentiment_pb2 as wire
@@ -36,25 +36,42 @@ class LegResult:
     interrupted: bool
 
 
-async def run_leg(plan: LoadPlan, leg: Leg, transport: Transport, texts: Texts) -> LegResult:
-    """Run one leg and wait for its last answer.
+async def run_leg(
+    plan: LoadPlan,
+    leg: Leg,
+    transport: Transport,
+    texts: Texts,
+    *,
+    share: Share = WHOLE,
+    begin_s: float | None = None,
+) -> LegResult:
+    """Run one leg, or a share of it, and wait for its last answer.
 
+    It begins at once, or at `begin_s` on the loop's clock, which generators that share a leg are all told.
     Cancelling it ends the leg early: what was measured so far is returned, what was in flight is not counted.
     """
     loop = asyncio.get_running_loop()
-    begin_s = loop.time()
+    if begin_s is None:
+        begin_s = loop.time()
+    calls = leg.calls
+    if plan.mode == "closed" and calls is not None:
+        calls = share.part(calls)  # in an open loop every generator counts the calls of all
     run = _Leg(
         plan=plan,
         transport=transport,
-        requests=_requests(plan, leg, texts),
+        requests=_requests(plan, leg, texts, share),
+        share=share,
         begin_s=begin_s,
         start_s=begin_s + leg.warmup_s,
         end_s=begin_s + leg.warmup_s + leg.window_s,
-        calls_left=leg.calls,
+        slice_s=slice_s(leg.window_s),
+        calls_left=calls,
     )
-    cpu_s, wall_s = time.process_time(), time.monotonic()
     interrupted = False
+    cpu_s, wall_s = time.process_time(), time.monotonic()
     try:
+        await asyncio.sleep(max(0.0, begin_s - loop.time()))
+        cpu_s, wall_s = time.process_time(), time.monotonic()
         if plan.mode == "open":
             await run.open(leg)
         else:
@@ -72,12 +89,14 @@ async def run_leg(plan: LoadPlan, leg: Leg, transport: Transport, texts: Texts) 
     return LegResult(tally, interrupted)
 
 
-def _requests(plan: LoadPlan, leg: Leg, texts: Texts) -> Iterator[wire.ClassifyRequest]:
+def _requests(plan: LoadPlan, leg: Leg, texts: Texts, share: Share) -> Iterator[wire.ClassifyRequest]:
+    """Yield the calls of a share without end."""
     drawn = texts.draw(random.Random(leg.seed))
     name = served_name(plan.model, None if leg.backend == FREE else leg.backend)
-    while True:
+    for number in count():
         batch = list(islice(drawn, plan.texts_per_call))
-        yield classify_request(batch, name=name, truncate=plan.truncate)
+        if number % share.of == share.index:
+            yield classify_request(batch, name=name, truncate=plan.truncate)
 
 
 @dataclass(slots=True)
@@ -87,9 +106,11 @@ class _Leg:
     plan: LoadPlan
     transport: Transport
     requests: Iterator[wire.ClassifyRequest]
+    share: Share
     begin_s: float
     start_s: float  # of the measured window
     end_s: float  # of the measured window; comes nearer when the calls run out
+    slice_s: float  # of the timeline
     calls_left: int | None
     tally: Tally = field(default_factory=Tally)
     warmup: Tally = field(default_factory=Tally)  # read like the other, and then thrown away
@@ -98,7 +119,8 @@ class _Leg:
     async def open(self, leg: Leg) -> None:
         """Start each call when it is due, whatever became of those before."""
         now = asyncio.get_running_loop().time
-        assert self.plan.rate is not None
+        calls_per_s = self.plan.calls_per_s
+        assert calls_per_s is not None
         in_flight = 0
 
         async def send(due_s: float, request: wire.ClassifyRequest) -> None:
@@ -110,13 +132,14 @@ class _Leg:
 
         # Not the generator of the texts: the same arrivals whatever the texts, and the reverse.
         rng = random.Random(f"arrivals {leg.seed}")
-        calls_per_s = self.plan.rate / self.plan.texts_per_call
         async with asyncio.TaskGroup() as calls:
-            for offset_s in arrival_offsets(self.plan.arrivals, calls_per_s, rng):
+            for number, offset_s in enumerate(arrival_offsets(self.plan.arrivals, calls_per_s, rng)):
                 due_s = self.begin_s + offset_s
-                request = next(self.requests)
                 if not self._admit(due_s):
                     return
+                if number % self.share.of != self.share.index:
+                    continue
+                request = next(self.requests)
                 # Also when late: answers must be read between two sendings.
                 await asyncio.sleep(max(0.0, due_s - now()))
                 if in_flight < MOST_IN_FLIGHT:
@@ -140,7 +163,7 @@ class _Leg:
                     await asyncio.sleep(max(FAILURE_PAUSE_S, error.pushback_s or 0.0))
 
         async with asyncio.TaskGroup() as callers:
-            for _ in range(self.plan.concurrency):
+            for _ in range(self.share.part(self.plan.concurrency)):
                 callers.create_task(caller())
 
     def _admit(self, due_s: float) -> bool:
@@ -158,12 +181,14 @@ class _Leg:
         now = asyncio.get_running_loop().time
         rows = len(request.texts)
         tally = self.tally if due_s >= self.start_s else self.warmup
+        slice_ = int((due_s - self.start_s) / self.slice_s)
         tally.offer(rows, lag_s=now() - due_s)
         try:
             response = await self.transport.classify(request, timeout_s=self.plan.timeout_s)
         except CallError as error:
-            tally.fail(rows, error.code.name)
+            tally.fail(rows, error.code.name, slice_=slice_)
             return error
         answered_s = now()
-        self.completions.append((answered_s, tally.answer(response, latency_s=answered_s - due_s)))
+        answered = tally.answer(response, latency_s=answered_s - due_s, slice_=slice_)
+        self.completions.append((answered_s, answered))
         return None

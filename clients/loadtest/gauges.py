@@ -1,18 +1,26 @@
-"""Reads the thread budget of each backend from the server's `/metrics`. Knows one gauge."""
+"""Reads what the server's `/metrics` say of its backends: thread budgets, CPU time, memory. Knows a few names."""
 
 from __future__ import annotations
 
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from clients.transport import is_loopback
+
 DEFAULT_HTTP: Final = "127.0.0.1:8002"
-THREADS_GAUGE: Final = "lockstep_backend_threads"
+THREADS: Final = "lockstep_backend_threads"
+WORKER_CPU_S: Final = "lockstep_worker_cpu_seconds"
+EXECUTE_CPU_S: Final = "lockstep_execute_cpu_seconds_total"
+GATEWAY_CPU_S: Final = "lockstep_gateway_cpu_seconds_total"
+RESIDENT_BYTES: Final = "lockstep_worker_resident_bytes"
+ROWS: Final = "lockstep_rows_total"
 _TIMEOUT_S: Final = 2.0
-_SAMPLE: Final = re.compile(rf"^{THREADS_GAUGE}\{{(?P<labels>[^}}]*)\}}\s+(?P<value>\S+)", re.MULTILINE)
+_SAMPLE: Final = re.compile(r"^(?P<name>lockstep_\w+)(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>\S+)", re.MULTILINE)
 _LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
@@ -21,33 +29,114 @@ class MetricsUnreachable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ThreadBudgets:
-    """Threads by (model, backend); empty where the server did not tell."""
+class Gauges:
+    """Samples by name, and by (model, backend) within; a backend that the server has not started is not there."""
 
-    by_backend: Mapping[tuple[str, str], int]
+    samples: Mapping[str, Mapping[tuple[str, str], float]]
 
-    def of(self, model: str, backend: str) -> int | None:
+    def threads(self, model: str, backend: str) -> int | None:
         """Return the threads of a backend; `None` where they are not known."""
-        return self.by_backend.get((model, backend))
+        found = self.samples.get(THREADS, {}).get((model, backend))
+        return None if found is None else int(found)
+
+    def of(self, name: str, model: str, backend: str | None) -> float | None:
+        """Return a backend's sample, or the sum of the model's where none is named; `None` where there is none."""
+        found = self.samples.get(name, {})
+        if backend is not None:
+            return found.get((model, backend))
+        ours = [value for (owner, _), value in found.items() if owner == model]
+        return sum(ours) if ours else None
+
+    def total(self, name: str) -> float | None:
+        """Return the sum over all backends of all models; `None` where there is none."""
+        found = self.samples.get(name)
+        return sum(found.values()) if found else None
 
 
-def parse_thread_budgets(exposition: str) -> ThreadBudgets:
-    """Read the gauge out of a Prometheus text exposition."""
-    found: dict[tuple[str, str], int] = {}
+NOTHING: Final = Gauges({})
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a backend spent between two readings, and the rows it executed meanwhile: warm-up and other callers too."""
+
+    rows: int
+    worker_cpu_s: float
+    execute_cpu_s: float
+    gateway_cpu_s: float  # the gateway's, for its rows' part of all rows that the server executed
+    resident_bytes: int  # at the second reading
+
+    @classmethod
+    def between(cls, before: Gauges, after: Gauges, model: str, backend: str | None) -> Spent | None:
+        """Return the difference; `None` where the server told too little, or a worker was started in between."""
+
+        def grown(name: str) -> float | None:
+            late, early = after.of(name, model, backend), before.of(name, model, backend)
+            return None if late is None else late - (early or 0.0)
+
+        def all_grown(name: str) -> float | None:
+            late, early = after.total(name), before.total(name)
+            return None if late is None else late - (early or 0.0)
+
+        rows, worker_s, execute_s = grown(ROWS), grown(WORKER_CPU_S), grown(EXECUTE_CPU_S)
+        all_rows, gateway_s = all_grown(ROWS), all_grown(GATEWAY_CPU_S)
+        resident = after.of(RESIDENT_BYTES, model, backend)
+        if rows is None or worker_s is None or execute_s is None or all_rows is None or gateway_s is None:
+            return None
+        # A worker that lives no more took its CPU time with it, and the gauge fell.
+        if resident is None or rows <= 0 or worker_s < 0:
+            return None
+        return cls(int(rows), worker_s, execute_s, gateway_s * rows / all_rows, int(resident))
+
+
+@dataclass(frozen=True, slots=True)
+class CostReport:
+    """CPU milliseconds of the server's for each text, and memory."""
+
+    execute_cpu_ms: float  # of the worker, while it executed
+    worker_cpu_ms: float  # of the worker in all
+    gateway_cpu_ms: float
+    resident_bytes: int  # of the backend's workers, the most that was read
+
+    @property
+    def cpu_ms(self) -> float:
+        """All of the server's processes."""
+        return self.worker_cpu_ms + self.gateway_cpu_ms
+
+    @classmethod
+    def of(cls, spent: Sequence[Spent]) -> CostReport | None:
+        """Add up; `None` where nothing was told."""
+        rows = sum(one.rows for one in spent)
+        if not rows:
+            return None
+        return cls(
+            execute_cpu_ms=sum(one.execute_cpu_s for one in spent) / rows * 1e3,
+            worker_cpu_ms=sum(one.worker_cpu_s for one in spent) / rows * 1e3,
+            gateway_cpu_ms=sum(one.gateway_cpu_s for one in spent) / rows * 1e3,
+            resident_bytes=max(one.resident_bytes for one in spent),
+        )
+
+
+def parse_gauges(exposition: str) -> Gauges:
+    """Read a Prometheus text exposition; samples that differ in other labels only are added up."""
+    found: dict[str, dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
     for sample in _SAMPLE.finditer(exposition):
-        labels = dict(_LABEL.findall(sample["labels"]))
-        found[labels.get("model", ""), labels.get("backend", "")] = int(float(sample["value"]))
-    return ThreadBudgets(found)
+        labels = dict(_LABEL.findall(sample["labels"] or ""))
+        found[sample["name"]][labels.get("model", ""), labels.get("backend", "")] += float(sample["value"])
+    return Gauges({name: dict(samples) for name, samples in found.items()})
 
 
-def read_thread_budgets(http: str) -> ThreadBudgets:
+def read_gauges(http: str, *, token: str | None = None) -> Gauges:
     """Fetch and parse `http://<host:port>/metrics`; blocks for 2 s at most; raises `MetricsUnreachable`."""
     # A proxy of the environment has no business between a load test and its server.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     url = f"http://{http}/metrics"
+    request = urllib.request.Request(url)
+    if token is not None and is_loopback(http):  # elsewhere it would travel in the clear
+        request.add_header("Authorization", f"Bearer {token}")
     try:
-        with opener.open(url, timeout=_TIMEOUT_S) as answer:
-            return parse_thread_budgets(answer.read().decode())
+        with opener.open(request, timeout=_TIMEOUT_S) as answer:
+            return parse_gauges(answer.read().decode())
     except (OSError, ValueError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise MetricsUnreachable(f"{url}: {reason}") from error

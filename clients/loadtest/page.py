@@ -57,13 +57,15 @@ class Section:
     plots: tuple[Plot, ...]
 
 
-def write_page(path: Path, reports: Sequence[LoadReport], *, title: str = "Load test") -> None:
+def write_page(
+    path: Path, reports: Sequence[LoadReport], *, title: str = "Load test", command: str | None = None
+) -> None:
     """Write the page, making its folder. Raises `ValueError` where there is nothing to show."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_page(reports, title=title), encoding="utf-8")
+    path.write_text(render_page(reports, title=title, command=command), encoding="utf-8")
 
 
-def render_page(reports: Sequence[LoadReport], *, title: str = "Load test") -> str:
+def render_page(reports: Sequence[LoadReport], *, title: str = "Load test", command: str | None = None) -> str:
     """Return the page as HTML. Raises `ValueError` where there is nothing to show."""
     if not reports:
         raise ValueError("a page needs one report at least")
@@ -82,6 +84,7 @@ def render_page(reports: Sequence[LoadReport], *, title: str = "Load test") -> s
     environment.filters["number"] = _number
     return environment.get_template("page.html.j2").render(
         title=title,
+        command=command,
         sections=sections,
         colours=colours,
         figures={plot.element: plot.figure for section in sections for plot in section.plots},

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from clients.loadtest.lengths import Lengths
+
 Mode = Literal["closed", "open"]
 Arrivals = Literal["poisson", "constant"]
+Wire = Literal["unary", "stream"]
 
 FREE: Final = "free"
 """In place of a backend's name: rows that are pinned to none, so that the server chooses."""
@@ -40,6 +43,9 @@ class LoadPlan:
     timeout_s: float = 10.0  # deadline of each call
     seed: int = 0
     texts: str | None = None  # a file of texts; None: the built-in sample
+    lengths: str | None = None  # synthetic texts instead, of these lengths: see `clients.loadtest.lengths`
+    wire: Wire = "unary"  # a call each, or messages on a stream that each generator process has
+    processes: int | None = None  # that generate the load; None: by the cores of the machine
     http: str | None = None  # host:port of the metrics; None: 127.0.0.1:8002 if it answers
 
     def __post_init__(self) -> None:
@@ -49,9 +55,10 @@ class LoadPlan:
             "rounds": self.rounds,
             "texts_per_call": self.texts_per_call,
             "timeout_s": self.timeout_s,
+            "processes": self.processes,
         }
         for name, value in positive.items():
-            if value <= 0:
+            if value is not None and value <= 0:
                 raise ValueError(f"{name} is {value}, and must be positive")
         if self.rows is not None and self.rows < self.rounds * self.texts_per_call:
             raise ValueError(
@@ -64,6 +71,51 @@ class LoadPlan:
             raise ValueError("an open loop needs a rate (rows a second) above 0")
         if self.mode == "closed" and self.rate is not None:
             raise ValueError("a closed loop has no rate: it goes as fast as the answers come")
+        if self.texts is not None and self.lengths is not None:
+            raise ValueError("texts come from a file or from a distribution of lengths, not from both")
+        if self.lengths is not None:
+            Lengths.parse(self.lengths)
+
+    @property
+    def calls_per_s(self) -> float | None:
+        """Of an open loop; a closed one has no rate."""
+        return None if self.rate is None else self.rate / self.texts_per_call
+
+    @property
+    def load(self) -> str:
+        """The load in few words: "200 texts/s", "32 callers"."""
+        return f"{self.rate:g} texts/s" if self.mode == "open" else f"{self.concurrency} callers"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which of a leg's calls one generator sends: every `of`-th, beginning with number `index`.
+
+    Each generator goes through the same arrivals and texts and leaves out the others': together they send what
+    one alone would have sent, at the same instants.
+    """
+
+    index: int = 0
+    of: int = 1
+
+    def part(self, count: int) -> int:
+        """Return this generator's part of so many callers or calls."""
+        return count // self.of + (self.index < count % self.of)
+
+
+WHOLE: Final = Share()
+CORES_A_GENERATOR: Final = 4
+MOST_GENERATORS: Final = 8
+
+
+def generators(plan: LoadPlan, cores: int) -> int:
+    """Return how many processes generate a plan's load.
+
+    Unless the plan says, one for every four cores: server and generator mostly share a machine, and there each
+    generator takes a core from what it measures. A caller of a closed loop lives in one process.
+    """
+    wanted = plan.processes or min(MOST_GENERATORS, max(1, cores // CORES_A_GENERATOR))
+    return min(wanted, plan.concurrency) if plan.mode == "closed" else wanted
 
 
 @dataclass(frozen=True, slots=True)

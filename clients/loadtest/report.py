@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+from clients.loadtest.ceiling import NEAR, Ceiling
 from clients.loadtest.document import DocumentInvalid, from_document, to_document
+from clients.loadtest.environment import Environment
+from clients.loadtest.gauges import CostReport, Spent
+from clients.loadtest.interval import Interval, interval_of
 from clients.loadtest.latency import Latencies
 from clients.loadtest.plan import FREE, LoadPlan
-from clients.loadtest.tally import Tally, length_label
+from clients.loadtest.tally import Tally, length_label, slice_s
 from clients.results import ModelStatistics
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the JSON file; a reader refuses another."""
 
 BUSY_CPU_SHARE: Final = 0.85
-"""Of one core: above it the generator, which has one event loop, was likely what was measured."""
+"""Of a core, by each generator process: above it the generators, with one event loop each, were likely measured."""
 
 LATE_SHARE: Final = 0.10
 LATE_MS: Final = 1.0
@@ -62,10 +65,37 @@ class RoundReport:
     """One round of one backend: how much rounds differ is how far the whole can be trusted."""
 
     round: int
+    began_s: float  # its window, from the beginning of the run
     offered_rows_per_s: float
     achieved_rows_per_s: float
+    failed_rows: int
     p50_ms: float
+    p90_ms: float
     p99_ms: float
+    cpu_ms: float | None  # of all the server's processes for a text; None: the server did not tell
+
+
+@dataclass(frozen=True, slots=True)
+class SliceReport:
+    """A short stretch of a round, by when its calls were meant to start."""
+
+    at_s: float  # its middle, from the beginning of the run
+    round: int
+    rows_per_s: float  # answered
+    failed_rows: int
+    mean_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class LegSeen:
+    """What is known of one leg."""
+
+    round: int
+    tally: Tally
+    began_s: float = 0.0  # its window, from the beginning of the run
+    leg_window_s: float = 1.0  # as it was planned
+    spent: Spent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +154,12 @@ class BackendReport:
     phases_ms: dict[str, float]  # mean of each phase, by the server's clock
     by_length: tuple[LengthReport, ...]
     rounds: tuple[RoundReport, ...]
-    generator_cpu_share: float  # of one core
+    achieved_interval: Interval | None  # of the rounds, rows a second; None: of fewer than two there is none
+    p50_interval: Interval | None  # of the rounds, ms
+    p99_interval: Interval | None
+    cost: CostReport | None  # None: the server's metrics were not read
+    slices: tuple[SliceReport, ...]
+    generator_cpu_share: float  # of a core, by each process
     server: ServerView | None  # None: the server keeps no statistics
 
     @property
@@ -134,12 +169,13 @@ class BackendReport:
 
     @classmethod
     def of(
-        cls, backend: str, legs: Sequence[tuple[int, Tally]], *, threads: int | None, server: ServerView | None
+        cls, backend: str, legs: Sequence[LegSeen], *, threads: int | None, server: ServerView | None
     ) -> BackendReport:
-        """Add up the legs, which are (round, tally)."""
+        """Add up the legs."""
         total = Tally()
-        for _, tally in legs:
-            total.add(tally)
+        for leg in legs:
+            total.add(leg.tally)
+        rounds = tuple(_round(leg) for leg in legs)
         rows = total.rows
         return cls(
             backend=backend,
@@ -162,23 +198,58 @@ class BackendReport:
                 LengthReport(length_label(bucket), len(found), *found.percentiles_ms([50, 90, 99]))
                 for bucket, found in sorted(total.by_length.items())
             ),
-            rounds=tuple(
-                RoundReport(
-                    number,
-                    _rate(tally.offered_rows, tally.window_s),
-                    _rate(tally.completed_rows, tally.window_s),
-                    *tally.latency.percentiles_ms([50, 99]),
-                )
-                for number, tally in legs
-            ),
+            rounds=rounds,
+            achieved_interval=interval_of([one.achieved_rows_per_s for one in rounds]),
+            p50_interval=interval_of([one.p50_ms for one in rounds]),
+            p99_interval=interval_of([one.p99_ms for one in rounds]),
+            cost=CostReport.of([leg.spent for leg in legs if leg.spent is not None]),
+            slices=tuple(found for leg in legs for found in _slices(leg)),
             generator_cpu_share=_rate(total.generator_cpu_s, total.generator_wall_s),
             server=server,
         )
 
 
+def _round(leg: LegSeen) -> RoundReport:
+    tally = leg.tally
+    cost = CostReport.of([] if leg.spent is None else [leg.spent])
+    p50_ms, p90_ms, p99_ms = tally.latency.percentiles_ms([50, 90, 99])
+    return RoundReport(
+        round=leg.round,
+        began_s=leg.began_s,
+        offered_rows_per_s=_rate(tally.offered_rows, tally.window_s),
+        achieved_rows_per_s=_rate(tally.completed_rows, tally.window_s),
+        failed_rows=sum(tally.errors.values()),
+        p50_ms=p50_ms,
+        p90_ms=p90_ms,
+        p99_ms=p99_ms,
+        cpu_ms=None if cost is None else cost.cpu_ms,
+    )
+
+
+def _slices(leg: LegSeen) -> list[SliceReport]:
+    """Lay a leg's slices on the run's time; the last may reach beyond the window, and is as long as the window says."""
+    length_s, found = slice_s(leg.leg_window_s), []
+    for number, one in sorted(leg.tally.slices.items()):
+        begin_s = number * length_s
+        seconds = min(length_s, leg.tally.window_s - begin_s)
+        if seconds <= 0:
+            continue
+        found.append(
+            SliceReport(
+                at_s=leg.began_s + begin_s + seconds / 2,
+                round=leg.round,
+                rows_per_s=one.rows / seconds,
+                failed_rows=one.failed_rows,
+                mean_ms=one.sum_s / one.calls * 1e3 if one.calls else 0.0,
+                max_ms=one.max_s * 1e3,
+            )
+        )
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """A load test of one model: its plan, where it ran, and every backend's numbers."""
+    """A load test of one model under one load: its plan, where it ran, and every backend's numbers."""
 
     format: int
     plan: LoadPlan
@@ -186,6 +257,9 @@ class LoadReport:
     version: str  # of the model
     started_at: str  # ISO 8601, UTC
     cores: int  # of the machine that generated the load
+    environment: Environment  # of the same
+    processes: int  # that generated it
+    ceiling: Ceiling | None  # of the generator; None: it was not measured
     texts: str  # where they came from
     text_count: int
     backends: tuple[BackendReport, ...]
@@ -202,14 +276,27 @@ class LoadReport:
         return _read_report(json.loads(text))
 
 
-def warnings_of(backends: Sequence[BackendReport]) -> tuple[str, ...]:
+def warnings_of(
+    backends: Sequence[BackendReport], *, ceiling: Ceiling | None = None, environment: Environment | None = None
+) -> tuple[str, ...]:
     """Say what a reader must know before believing the numbers."""
     found: list[str] = []
+    if environment is not None and environment.busy:
+        found.append(
+            f"the machine was busy before the test began (load average {environment.load_average:.1f} on "
+            f"{environment.cores} cores): others' work is in these figures"
+        )
     for backend in backends:
         if backend.generator_cpu_share > BUSY_CPU_SHARE:
             found.append(
                 f"{backend.backend}: the load generator used {backend.generator_cpu_share:.0%} of a core: "
-                "it was likely the bottleneck"
+                "it was likely the bottleneck (--processes)"
+            )
+        if ceiling is not None and backend.achieved_rows_per_s > NEAR * ceiling.rows_per_s:
+            found.append(
+                f"{backend.backend}: {backend.achieved_rows_per_s:,.0f} texts/s are within "
+                f"{1 - NEAR:.0%} of what the generator can send at all ({ceiling.rows_per_s:,.0f}): --processes, or "
+                "another machine"
             )
         lag_ms = backend.send_lag.p99_ms
         if lag_ms > max(LATE_MS, LATE_SHARE * backend.latency.p99_ms):
@@ -229,24 +316,6 @@ def warnings_of(backends: Sequence[BackendReport]) -> tuple[str, ...]:
     elif len(budgets) > 1 and None in budgets.values():
         found.append(f"thread budgets could not be checked: {_listed(budgets)}")
     return tuple(found)
-
-
-def write_reports(path: Path, reports: Sequence[LoadReport]) -> None:
-    """Write reports as one JSON file, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"format": FORMAT, "reports": [to_document(report) for report in reports]}
-    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
-def read_reports(path: Path) -> tuple[LoadReport, ...]:
-    """Read what `write_reports` wrote; raises `DocumentInvalid` or `OSError`."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DocumentInvalid(f"{path}: {error}") from error
-    if not isinstance(document, dict) or not isinstance(document.get("reports"), list):
-        raise DocumentInvalid(f'{path}: no list under "reports"')
-    return tuple(_read_report(report) for report in document["reports"])
 
 
 def _read_report(document: object) -> LoadReport:

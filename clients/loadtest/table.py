@@ -7,6 +7,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from clients.loadtest.ceiling import Ceiling
+from clients.loadtest.interval import Interval
 from clients.loadtest.plan import LoadPlan
 from clients.loadtest.report import LoadReport
 from clients.loadtest.tally import PHASES
@@ -23,6 +25,7 @@ def render(report: LoadReport) -> RenderableType:
         Text(f"{report.plan.model}: {describe(report.plan)}", style="bold"),
         _callers(report),
         _server(report),
+        _cost(report),
     ]
     parts.append(Text(_generator(report), style="dim"))
     parts += [Text(f"! {warning}", style="yellow") for warning in report.warnings]
@@ -31,9 +34,24 @@ def render(report: LoadReport) -> RenderableType:
     return Group(*parts)
 
 
+_CALLS = {"unary": "call", "stream": "message of a stream"}
+_MANY = {"unary": "calls", "stream": "messages of streams"}
+
+
+def ceiling_line(ceiling: Ceiling) -> str:
+    """Say what the generator can send."""
+    processes = "one process" if ceiling.processes == 1 else f"{ceiling.processes} processes"
+    return (
+        f"The generator itself can send {ceiling.calls_per_s:,.0f} {_MANY[ceiling.wire]} a second of "
+        f"{ceiling.texts_per_call} text{'s' * (ceiling.texts_per_call > 1)} from {processes}. Each takes "
+        f"{ceiling.cpu_us_per_call:.0f} us of CPU; a process had {ceiling.cpu_share:.0%} of a core, and could send "
+        f"{1e6 / ceiling.cpu_us_per_call:,.0f} with a whole one."
+    )
+
+
 def describe(plan: LoadPlan) -> str:
     """Say a plan's load in a line."""
-    texts = f"{plan.texts_per_call} text{'s' * (plan.texts_per_call > 1)} a call"
+    texts = f"{plan.texts_per_call} text{'s' * (plan.texts_per_call > 1)} a {_CALLS[plan.wire]}"
     if plan.mode == "open":
         return f"open loop, {plan.arrivals} arrivals, {plan.rate:g} rows/s, {texts}"
     return f"closed loop, {plan.concurrency} callers, {texts}"
@@ -42,7 +60,18 @@ def describe(plan: LoadPlan) -> str:
 def _callers(report: LoadReport) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title="What callers saw", title_justify="left")
     table.add_column("backend", no_wrap=True)
-    for heading in ("threads", "rows", "errors", "offered/s", "achieved/s", "p50 ms", "p90 ms", "p99 ms", "max ms"):
+    for heading in (
+        "threads",
+        "rows",
+        "errors",
+        "offered/s",
+        "achieved/s",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "95 %",
+        "max ms",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for backend in report.backends:
         latency = backend.latency
@@ -53,7 +82,9 @@ def _callers(report: LoadReport) -> Table:
             str(backend.failed_rows),
             f"{backend.offered_rows_per_s:,.1f}",
             f"{backend.achieved_rows_per_s:,.1f}",
-            *(f"{ms:,.2f}" for ms in (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.max_ms)),
+            *(f"{ms:,.2f}" for ms in (latency.p50_ms, latency.p90_ms, latency.p99_ms)),
+            _between(backend.p99_interval),
+            f"{latency.max_ms:,.2f}",
         )
     return table
 
@@ -61,7 +92,11 @@ def _callers(report: LoadReport) -> Table:
 def _generator(report: LoadReport) -> str:
     share = max((backend.generator_cpu_share for backend in report.backends), default=0.0)
     latest = max((backend.send_lag.max_ms for backend in report.backends), default=0.0)
-    return f"The generator used {share:.0%} of a core at most; its latest call left {latest:.2f} ms late."
+    each = "" if report.processes == 1 else f" in each of its {report.processes} processes"
+    ceiling = report.ceiling
+    most = max((backend.achieved_rows_per_s for backend in report.backends), default=0.0)
+    used = "" if ceiling is None else f"; it sent {most / ceiling.rows_per_s:.0%} of what it can send at all"
+    return f"The generator used {share:.0%} of a core at most{each}{used}; its latest call left {latest:.2f} ms late."
 
 
 def _server(report: LoadReport) -> Table:
@@ -78,6 +113,31 @@ def _server(report: LoadReport) -> Table:
             f"{sum(backend.phases_ms.values()):.2f}",
         )
     return table
+
+
+def _cost(report: LoadReport) -> Table | Text:
+    if not any(backend.cost for backend in report.backends):
+        return Text("")
+    table = Table(box=box.SIMPLE_HEAD, title="What a text costs the server (CPU ms), and memory", title_justify="left")
+    table.add_column("backend", no_wrap=True)
+    for heading in ("execute", "worker", "gateway", "all", "memory MB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for backend in report.backends:
+        cost = backend.cost
+        figures = (
+            ("-",) * 5
+            if cost is None
+            else (
+                *(f"{ms:.2f}" for ms in (cost.execute_cpu_ms, cost.worker_cpu_ms, cost.gateway_cpu_ms, cost.cpu_ms)),
+                f"{cost.resident_bytes / 1e6:,.0f}",
+            )
+        )
+        table.add_row(backend.backend, *figures)
+    return table
+
+
+def _between(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.low:,.1f}-{interval.high:,.1f}"
 
 
 def _known(value: float | None, form: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Self
 
 from clients.errors import status_of
 from clients.loadtest.latency import Latencies
@@ -34,6 +35,34 @@ def length_label(bucket: int) -> str:
     return f"{LENGTH_EDGES[bucket - 1] + 1 if bucket else 1}-{LENGTH_EDGES[bucket]}"
 
 
+SLICE_S: Final = 0.5
+MOST_SLICES: Final = 120
+
+
+def slice_s(window_s: float) -> float:
+    """Return how long a slice of the timeline of such a window is: a window has 120 at most."""
+    return max(SLICE_S, window_s / MOST_SLICES)
+
+
+@dataclass(slots=True)
+class Slice:
+    """A short stretch of the window: what became of the calls that were meant to start in it."""
+
+    calls: int = 0  # answered
+    rows: int = 0  # answered
+    failed_rows: int = 0
+    sum_s: float = 0.0  # of the calls' latencies
+    max_s: float = 0.0
+
+    def add(self, other: Slice) -> None:
+        """Add another's calls."""
+        self.calls += other.calls
+        self.rows += other.rows
+        self.failed_rows += other.failed_rows
+        self.sum_s += other.sum_s
+        self.max_s = max(self.max_s, other.max_s)
+
+
 @dataclass(slots=True)
 class Tally:
     """One leg's counters, or several legs' after `add`. Mutable until it is read.
@@ -57,8 +86,9 @@ class Tally:
     batches: float = 0.0  # each row is this part of its batch: they add up to the batches
     truncated_rows: int = 0
     phases_us: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
-    generator_cpu_s: float = 0.0
-    generator_wall_s: float = 0.0
+    slices: dict[int, Slice] = field(default_factory=dict)  # by number from the window's start
+    generator_cpu_s: float = 0.0  # of all generators
+    generator_wall_s: float = 0.0  # of all generators: each has a core's worth a second, having one event loop
 
     def offer(self, rows: int, *, lag_s: float) -> None:
         """Count a call that is being sent, `lag_s` after it was meant to."""
@@ -70,11 +100,12 @@ class Tally:
         self.offered_rows += rows
         self.errors[NOT_SENT] += rows
 
-    def fail(self, rows: int, status: str) -> None:
+    def fail(self, rows: int, status: str, *, slice_: int = 0) -> None:
         """Count a call that failed as a whole."""
         self.errors[status] += rows
+        self._slice(slice_).failed_rows += rows
 
-    def answer(self, response: wire.ClassifyResponse, *, latency_s: float) -> int:
+    def answer(self, response: wire.ClassifyResponse, *, latency_s: float, slice_: int = 0) -> int:
         """Count an answered call row by row; returns how many rows were answered without error."""
         answered = 0
         for result in response.results:
@@ -87,7 +118,17 @@ class Tally:
             self.calls += 1
             self.rows += answered
             self.latency.record(latency_s)
+        failed = len(response.results) - answered
+        self._slice(slice_).add(
+            Slice(1, answered, failed, latency_s, latency_s) if answered else Slice(failed_rows=failed)
+        )
         return answered
+
+    def _slice(self, number: int) -> Slice:
+        found = self.slices.get(number)
+        if found is None:
+            found = self.slices[number] = Slice()
+        return found
 
     def _row(self, prediction: wire.Prediction, latency_s: float) -> None:
         bucket = length_bucket(prediction.tokens)
@@ -110,8 +151,17 @@ class Tally:
         sums["respond"] += phases.respond_us
 
     def add(self, other: Tally) -> None:
-        """Add another leg's counters."""
-        self.window_s += other.window_s
+        """Add another leg's counters; its slices are not of the same window, and are left out."""
+        window_s, slices = self.window_s + other.window_s, self.slices
+        self.slices = {}
+        self.join(other)
+        self.window_s, self.slices = window_s, slices
+
+    def join(self, other: Tally) -> None:
+        """Add what another generator saw of the same leg."""
+        self.window_s = max(self.window_s, other.window_s)
+        for number, found in other.slices.items():
+            self._slice(number).add(found)
         self.offered_rows += other.offered_rows
         self.completed_rows += other.completed_rows
         self.calls += other.calls
@@ -129,3 +179,43 @@ class Tally:
             self.phases_us[phase] += total_us
         self.generator_cpu_s += other.generator_cpu_s
         self.generator_wall_s += other.generator_wall_s
+
+    def encode(self) -> dict[str, Any]:
+        """Return everything as plain JSON values; histograms in HdrHistogram's own format."""
+        return {
+            **{name: getattr(self, name) for name in _PLAIN},
+            "errors": dict(self.errors),
+            "phases_us": dict(self.phases_us),
+            "latency": self.latency.encode(),
+            "send_lag": self.send_lag.encode(),
+            "by_length": {str(bucket): latencies.encode() for bucket, latencies in self.by_length.items()},
+            "slices": {str(number): asdict(found) for number, found in self.slices.items()},
+        }
+
+    @classmethod
+    def decode(cls, document: Mapping[str, Any]) -> Self:
+        """Read what `encode` wrote."""
+        return cls(
+            **{name: document[name] for name in _PLAIN},
+            errors=Counter(document["errors"]),
+            phases_us=dict(document["phases_us"]),
+            latency=Latencies.decode(document["latency"]),
+            send_lag=Latencies.decode(document["send_lag"]),
+            by_length={int(bucket): Latencies.decode(encoded) for bucket, encoded in document["by_length"].items()},
+            slices={int(number): Slice(**found) for number, found in document["slices"].items()},
+        )
+
+
+_PLAIN: Final = (
+    "window_s",
+    "offered_rows",
+    "completed_rows",
+    "calls",
+    "rows",
+    "tokens",
+    "padded_tokens",
+    "batches",
+    "truncated_rows",
+    "generator_cpu_s",
+    "generator_wall_s",
+)

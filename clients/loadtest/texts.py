@@ -1,4 +1,4 @@
-"""The texts that a load test sends. Knows files and a built-in sample; sends nothing."""
+"""The texts that a load test sends. Knows files, synthetic texts and a built-in sample; sends nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from clients.loadtest.lengths import Lengths, synthetic_pool
+from clients.loadtest.plan import LoadPlan
 
 
 class TextsUnreadable(Exception):
@@ -27,6 +30,15 @@ class Texts:
         while True:
             rng.shuffle(order)
             yield from order
+
+
+def texts_of(plan: LoadPlan) -> Texts:
+    """Return a plan's texts: the same in every process. Raises `TextsUnreadable`."""
+    if plan.texts is not None:
+        return read_texts(Path(plan.texts))
+    if plan.lengths is not None:
+        return Texts(f"synthetic, {plan.lengths} words", synthetic_pool(Lengths.parse(plan.lengths), plan.seed))
+    return sample_texts(plan.seed)
 
 
 def read_texts(path: Path) -> Texts:

@@ -44,7 +44,7 @@ def demo(cache: Path, repository: Path, out: Path, seconds: float) -> None:
     from rich.console import Console
 
     from clients import ClientError
-    from clients.loadtest.run import LoadTestError
+    from clients.loadtest.session import LoadTestError
     from exporters.conversion import ExportError
     from lockstep.demo import DemoFailed, DemoPlan, run
     from lockstep.local_server import ServerFailed

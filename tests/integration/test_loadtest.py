@@ -10,13 +10,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
-from clients.loadtest import LoadPlan, LoadTestError, Progress, read_reports, run_loadtest
-from clients.loadtest import run as run_module
+from clients.loadtest import (
+    LoadPlan,
+    LoadTestError,
+    Progress,
+    Setting,
+    gauges,
+    loads_of,
+    measure_ceiling,
+    read_run,
+    run_loadtest,
+    run_sweep,
+)
 from lockstep.commands.loadtest import loadtest
 from tests.wire_double import Fail, ServerDouble, double_in_a_thread
 
@@ -29,7 +41,7 @@ lockstep_backend_threads{model="tiny",backend="tensorflow"} 1
 @pytest.fixture(autouse=True)
 def _nobody_at_the_default_metrics_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server of somebody else's on this machine is not asked."""
-    monkeypatch.setattr(run_module, "DEFAULT_HTTP", "127.0.0.1:1")
+    monkeypatch.setattr(gauges, "DEFAULT_HTTP", "127.0.0.1:1")
 
 
 @contextmanager
@@ -159,9 +171,99 @@ def test_ctrl_c_before_anything_was_measured_is_raised() -> None:
         run_loadtest(LoadPlan(model="tiny"), connect=Interrupting)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("wire", ["unary", "stream"])
+def test_several_generators_send_each_call_once(wire: Any) -> None:
+    plan = LoadPlan(
+        model="tiny", backends=("onnxruntime",), mode="open", rate=400.0, rows=40, rounds=2, warmup_s=0.05,
+        processes=2, wire=wire,
+    )  # fmt: skip
+    with double_in_a_thread() as server:
+        report = run_loadtest(plan_at(plan, server))
+        (backend,) = report.backends
+        sent = len(server.calls)
+    assert (report.processes, backend.rows, backend.errors) == (2, 40, {})
+    assert backend.server is not None
+    assert sent == 1 + backend.server.rows, "one to wake the backend"
+    assert sum(found.rows_per_s for found in backend.slices) > 0
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_ends_the_generators_too_and_keeps_what_they_measured() -> None:
+    plan = LoadPlan(model="tiny", backends=("onnxruntime",), concurrency=2, seconds=60.0, warmup_s=0.0, processes=2)
+    with double_in_a_thread() as server:
+
+        def interrupt() -> None:
+            while len(server.calls) < 20:
+                threading.Event().wait(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        report = run_loadtest(plan_at(plan, server))
+        thread.join()
+    assert report.interrupted
+    assert report.backends[0].rows >= 15
+    assert report.backends[0].window_s < 20
+
+
+def test_a_generator_that_dies_ends_the_test_with_its_last_words() -> None:
+    plan = LoadPlan(model="tiny", backends=("onnxruntime",), concurrency=2, seconds=60.0, warmup_s=0.0, processes=2)
+    with double_in_a_thread() as server:
+
+        def kill() -> None:
+            while len(server.calls) < 20:
+                threading.Event().wait(0.01)
+            psutil.Process().children()[0].kill()
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        with pytest.raises(LoadTestError, match="a generator process ended with status -9"):
+            run_loadtest(plan_at(plan, server))
+        thread.join()
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.parametrize(("wire", "processes"), [("unary", 1), ("stream", 2)])
+def test_the_generators_own_ceiling_is_measured(wire: Any, processes: int) -> None:
+    plan = LoadPlan(model="m", wire=wire, processes=processes, texts_per_call=3)
+    ceiling = measure_ceiling(plan, seconds=0.3)
+    assert (ceiling.wire, ceiling.processes, ceiling.texts_per_call) == (wire, processes, 3)
+    assert ceiling.rows_per_s == 3 * ceiling.calls_per_s > 0
+    assert ceiling.cpu_us_per_call > 0
+    assert psutil.Process().children() == []
+
+
+def test_a_sweep_makes_a_report_of_each_load_and_asks_no_more_of_a_backend_that_is_saturated() -> None:
+    """The double answers nothing in time from 300 a second on: nothing beyond is sent after that."""
+    base = LoadPlan(model="tiny", backends=("onnxruntime",), rounds=2, rows=20, warmup_s=0.0, timeout_s=5.0)
+    seen: list[float | None] = []
+    with double_in_a_thread() as server:
+
+        def told(progress: Progress) -> None:
+            seen.append(progress.plan.rate)
+            if progress.plan.rate == 300:
+                server.replies.extend([Fail(grpc.StatusCode.RESOURCE_EXHAUSTED)] * 10)
+
+        plans = loads_of(plan_at(base, server), rates=[400, 100, 300])
+        reports = run_sweep(plans, Setting(on_progress=told))
+    assert [report.plan.rate for report in reports] == [100, 300, 400]
+    assert seen == [100, 300, 300, 100]
+    assert [sum(b.rows for b in report.backends) for report in reports] == [20, 0, 0]
+    assert any("not asked for more than 300 texts/s" in warning for warning in reports[-1].warnings)
+
+
+def test_a_sweep_ends_at_its_limit() -> None:
+    base = LoadPlan(model="tiny", backends=("onnxruntime",), rounds=2, rows=4, warmup_s=0.0)
+    with double_in_a_thread() as server:
+        reports = run_sweep(loads_of(plan_at(base, server), callers=[1, 2]), Setting(limit_s=-1.0))
+    assert [report.backends for report in reports] == [(), ()]
+    assert "the limit of -1 s was reached after 0 of 4 turns" in reports[-1].warnings
+
+
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(
-        loadtest, [*arguments, "--rows", "9", "--warmup", "0", "--concurrency", "1", "--timeout", "5"]
+        loadtest,
+        [*arguments, "--rows", "9", "--warmup", "0", "--concurrency", "1", "--timeout", "5", "--no-ceiling"],
     )
 
 
@@ -171,20 +273,38 @@ def test_the_command_prints_the_tables_and_writes_both_files(tmp_path: Path) -> 
     assert result.exit_code == 0, result.output
     for part in ("onnxruntime", "tensorflow", "p99 ms", "padded/tokens", "thread"):
         assert part in result.output
-    assert [r.plan.model for r in read_reports(tmp_path / "reports" / "lt.json")] == ["a", "b"]
+    assert [r.plan.model for r in read_run(tmp_path / "reports" / "lt.json").reports] == ["a", "b"]
     assert "<title>" in (tmp_path / "reports" / "lt.html").read_text()
+
+
+def test_the_command_sweeps_and_says_how_it_was_called(tmp_path: Path) -> None:
+    with double_in_a_thread(models={"a": ("onnxruntime",)}) as server:
+        result = run("--server", server.address, "--sweep-rate", "100:300:3", "--out", str(tmp_path / "lt"))
+    assert result.exit_code == 0, result.output
+    found = read_run(tmp_path / "lt.json")
+    assert [(report.plan.mode, report.plan.rate) for report in found.reports] == [
+        ("open", 100), ("open", 200), ("open", 300)
+    ]  # fmt: skip
+    assert found.command is not None
+    assert "--sweep-rate 100,200,300" in found.command
+    assert "--no-ceiling" in found.command
 
 
 def test_the_command_prints_json(tmp_path: Path) -> None:
     with double_in_a_thread() as server:
         result = run("--server", server.address, "--json", "--out", str(tmp_path / "lt"))
-    (report,) = json.loads(result.stdout)
+    (report,) = json.loads(result.stdout)["reports"]
     assert [backend["rows"] for backend in report["backends"]] == [9, 9]
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (("--model", "a", "--sweep-rate", "9:1:3"), "0 < LOW < HIGH"),
+        (("--model", "a", "--sweep-rate", "1,x"), "numbers separated by commas"),
+        (("--model", "a", "--sweep-rate", "1,2", "--rate", "5"), "name one kind"),
+        (("--model", "a", "--lengths", "gamma:3"), "expected fixed:32"),
+        (("--model", "a", "--texts", "nowhere.txt"), "no file nowhere.txt"),
         ((), "which model? The server serves: a, b (--model)"),
         (("--model", "c"), "no model 'c'"),
         (("--model", "a", "--backends", "torch"), "no backend torch"),

@@ -12,8 +12,8 @@ from clients.errors import Unavailable
 from clients.loadtest import engine
 from clients.loadtest.engine import LegResult, run_leg
 from clients.loadtest.latency import RELATIVE_ERROR
-from clients.loadtest.plan import Leg, LoadPlan, legs
-from clients.loadtest.tally import NOT_SENT
+from clients.loadtest.plan import Leg, LoadPlan, Share, generators, legs
+from clients.loadtest.tally import NOT_SENT, Tally
 from clients.loadtest.texts import Texts
 from protos import sentiment_pb2 as wire
 from tests.wire_double import LABELS, prediction_of
@@ -238,3 +238,64 @@ def test_free_rows_are_pinned_to_no_backend() -> None:
     leg = Leg(backend="free", round=0, warmup_s=0.0, window_s=1.0, calls=1, seed=0)
     run(run_leg(plan, leg, transport, TEXTS))
     assert {request.model for _, request in transport.sent} == {"m"}
+
+
+def shares_of(plan: LoadPlan, latency_s: Callable[[float], float], of: int) -> tuple[list[Any], Tally]:
+    """Run each share of a leg by itself; returns what was sent by all, in order, and what they saw together."""
+    (leg,) = legs(plan, ["x"])
+    sent: list[Any] = []
+    together = Tally()
+    for index in range(of):
+        transport = FakeTransport(latency_s)
+        result = run(run_leg(plan, leg, transport, TEXTS, share=Share(index, of), begin_s=2.0))
+        sent += [(at_s, list(request.texts)) for at_s, request in transport.sent]
+        together.join(Tally.decode(result.tally.encode()))
+    return sorted(sent), together
+
+
+def stalls_from_7_to_8(at_s: float) -> float:
+    return 8.0 - at_s + 0.001 if 7.0 <= at_s < 8.0 else 0.001
+
+
+@pytest.mark.parametrize("arrivals", ["constant", "poisson"])
+def test_generators_together_send_and_see_what_one_alone_would(arrivals: str) -> None:
+    plan = LoadPlan(
+        model="m", mode="open", arrivals=arrivals, rate=100.0, seconds=10.0, rounds=1, warmup_s=0.5, texts_per_call=2
+    )
+    sent_alone, alone = shares_of(plan, stalls_from_7_to_8, 1)
+    sent, together = shares_of(plan, stalls_from_7_to_8, 3)
+    assert sent == sent_alone
+    assert together.latency.encode() == alone.latency.encode()
+    assert together.latency.max_ms == pytest.approx(1001, rel=0.03), "a stalled second is a second in the tail"
+    assert (together.offered_rows, together.completed_rows) == (alone.offered_rows, alone.completed_rows)
+    assert together.window_s == pytest.approx(alone.window_s)
+    assert {number: found.calls for number, found in together.slices.items()} == {
+        number: found.calls for number, found in alone.slices.items()
+    }
+
+
+def test_generators_share_the_callers_of_a_closed_loop() -> None:
+    plan = LoadPlan(model="m", concurrency=8, seconds=10.0, rounds=1, warmup_s=0.0)
+    _, together = shares_of(plan, lambda _: 0.1, 3)
+    assert together.completed_rows / together.window_s == pytest.approx(80, rel=0.01)
+
+
+@pytest.mark.parametrize("mode", [{"mode": "open", "rate": 100.0}, {"concurrency": 4}])
+def test_rows_bound_what_generators_measure_together(mode: dict[str, Any]) -> None:
+    plan = LoadPlan(model="m", rounds=1, rows=61, warmup_s=0.0, **mode)
+    _, together = shares_of(plan, lambda _: 0.02, 3)
+    assert together.rows == together.offered_rows == 61
+
+
+def test_a_generator_is_added_for_every_four_cores_and_none_without_a_caller() -> None:
+    plan = LoadPlan(model="m", concurrency=3)
+    assert [generators(plan, cores) for cores in (1, 2, 4, 8, 64)] == [1, 1, 1, 2, 3]
+    assert generators(LoadPlan(model="m", processes=2), 64) == 2
+
+
+def test_the_timeline_shows_where_the_server_stood_still() -> None:
+    plan = LoadPlan(model="m", mode="open", arrivals="constant", rate=100.0, seconds=10.0, rounds=1, warmup_s=0.0)
+    _, tally = shares_of(plan, stalls_from_7_to_8, 1)
+    slow = [number for number, found in sorted(tally.slices.items()) if found.max_s > 0.1]
+    assert slow == [10, 11]  # half seconds from the beginning, at 2 s
+    assert sum(found.calls for found in tally.slices.values()) == 1000

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from clients.loadtest.page import render_page, write_page
-from clients.loadtest.report import BackendReport
+from clients.loadtest.report import BackendReport, LegSeen
 from clients.loadtest.table import print_report
 from clients.loadtest.tally import PHASES, Tally
 from tests.unit.test_loadtest_report import backend_report, load_report
@@ -47,7 +47,7 @@ def test_a_backend_has_one_colour_in_every_report() -> None:
 def test_a_backend_that_answered_nothing_is_in_the_table_and_in_no_plot() -> None:
     tally = Tally(window_s=1.0)
     tally.fail(7, "UNAVAILABLE")
-    dead = BackendReport.of("dead", [(0, tally)], threads=None, server=None)
+    dead = BackendReport.of("dead", [LegSeen(0, tally)], threads=None, server=None)
     page = render_page([load_report(backend_report(), dead)])
     assert "UNAVAILABLE 7" in page
     assert all(trace["name"] != "dead" for trace in figures_of(page)["plot-0-percentiles"]["data"])

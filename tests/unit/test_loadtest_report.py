@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from clients.loadtest import DocumentInvalid, LoadPlan, LoadReport, read_reports, write_reports
-from clients.loadtest.report import FORMAT, BackendReport, ServerView, warnings_of
+from clients.loadtest import DocumentInvalid, LoadPlan, LoadReport, LoadRun, read_run, write_run
+from clients.loadtest.ceiling import Ceiling
+from clients.loadtest.environment import Environment
+from clients.loadtest.gauges import Spent
+from clients.loadtest.report import FORMAT, BackendReport, LegSeen, ServerView, warnings_of
 from clients.loadtest.tally import Tally
 from clients.results import Duration, ModelStatistics
 from protos import sentiment_pb2 as wire
@@ -25,9 +28,15 @@ def tally_of(rows: int, *, latency_s: float = 0.01, lag_s: float = 0.0, window_s
 
 
 def backend_report(name: str = "onnxruntime", *, threads: int | None = 1, **changes: float) -> BackendReport:
-    return BackendReport.of(
-        name, [(0, tally_of(20, **changes)), (1, tally_of(10, **changes))], threads=threads, server=None
-    )
+    legs = [
+        LegSeen(0, tally_of(20, **changes), 1.0, 2.0, Spent(40, 0.4, 0.3, 0.1, 50_000_000)),
+        LegSeen(1, tally_of(10, **changes), 4.0, 2.0, Spent(20, 0.2, 0.15, 0.05, 60_000_000)),
+    ]
+    return BackendReport.of(name, legs, threads=threads, server=None)
+
+
+HOST = Environment("A processor", 2, 8_000_000_000, "Linux", "3.13", "0.1.0", "1.81", 0.2)
+CEILING = Ceiling(2000.0, 1, "unary", 1, 400.0, 0.8)
 
 
 def load_report(*backends: BackendReport) -> LoadReport:
@@ -38,6 +47,9 @@ def load_report(*backends: BackendReport) -> LoadReport:
         version="1",
         started_at="2026-01-01T00:00:00+00:00",
         cores=2,
+        environment=HOST,
+        processes=1,
+        ceiling=CEILING,
         texts="built-in sample",
         text_count=200,
         backends=backends or (backend_report(),),
@@ -61,7 +73,7 @@ def test_legs_add_up() -> None:
 def test_a_backend_that_answered_nothing_has_no_means() -> None:
     tally = Tally(window_s=1.0)
     tally.fail(5, "UNAVAILABLE")
-    report = BackendReport.of("x", [(0, tally)], threads=None, server=None)
+    report = BackendReport.of("x", [LegSeen(0, tally)], threads=None, server=None)
     assert (report.mean_batch_rows, report.padding_ratio, report.mean_tokens) == (None, None, None)
     assert report.failed_rows == 5
 
@@ -70,14 +82,15 @@ def test_a_report_survives_being_written(tmp_path: Path) -> None:
     view = ServerView(30, 15, 30, 0, 2.0, 8.0, 1.0, 6.0)
     report = load_report(replace(backend_report(), server=view), backend_report("tensorflow", threads=None))
     assert LoadReport.from_json(report.to_json()) == report
-    write_reports(tmp_path / "reports" / "loadtest.json", [report, report])
-    assert read_reports(tmp_path / "reports" / "loadtest.json") == (report, report)
+    run = LoadRun((report, report), command="lockstep loadtest")
+    write_run(tmp_path / "reports" / "loadtest.json", run)
+    assert read_run(tmp_path / "reports" / "loadtest.json") == run
 
 
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        (("format",), 2, "format 1"),
+        (("format",), 1, "format 2"),
         (("plan", "mode"), "sideways", r"LoadReport\.plan\.mode is 'sideways'"),
         (("plan", "rounds"), 0, r"LoadReport\.plan: rounds is 0"),
         (("backends", 0, "rows"), "30", r"LoadReport\.backends\[0\]\.rows is '30', and must be int"),
@@ -100,10 +113,10 @@ def test_a_report_that_does_not_fit_is_refused_by_path(path: tuple[str | int, ..
 def test_a_file_that_is_no_report_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
     with pytest.raises(DocumentInvalid, match=r"x\.json"):
-        read_reports(tmp_path / "x.json")
-    (tmp_path / "x.json").write_text("[]")
-    with pytest.raises(DocumentInvalid, match='no list under "reports"'):
-        read_reports(tmp_path / "x.json")
+        read_run(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text('{"format": 1, "reports": []}')
+    with pytest.raises(DocumentInvalid, match=r"x\.json: not a load test of format 2"):
+        read_run(tmp_path / "x.json")
 
 
 def test_equal_budgets_and_a_quiet_generator_give_no_warning() -> None:
@@ -130,6 +143,42 @@ def test_a_generator_that_was_the_bottleneck_is_said() -> None:
     (warning,) = warnings_of([backend_report(lag_s=0.005, latency_s=0.02)])
     assert "5.0 ms late" in warning
     assert warnings_of([backend_report(lag_s=0.005, latency_s=0.2)]) == ()
+
+
+def test_a_run_near_the_generators_ceiling_is_said() -> None:
+    ceiling = replace(CEILING, calls_per_s=9.0)  # of 7.5 rows a second
+    (warning,) = warnings_of([backend_report()], ceiling=ceiling)
+    assert "within 20% of what the generator can send at all (9)" in warning
+    assert warnings_of([backend_report()], ceiling=replace(ceiling, texts_per_call=2)) == ()
+
+
+def test_a_machine_that_others_used_is_said() -> None:
+    assert warnings_of([backend_report()], environment=HOST) == ()
+    (warning,) = warnings_of([backend_report()], environment=replace(HOST, load_average=1.5))
+    assert "load average 1.5 on 2 cores" in warning
+
+
+def test_costs_are_of_all_that_the_server_executed_meanwhile() -> None:
+    cost = backend_report().cost
+    assert cost is not None
+    assert (cost.execute_cpu_ms, cost.worker_cpu_ms, cost.gateway_cpu_ms) == pytest.approx((7.5, 10.0, 2.5))
+    assert (cost.cpu_ms, cost.resident_bytes) == (pytest.approx(12.5), 60_000_000)
+    assert [turn.cpu_ms for turn in backend_report().rounds] == pytest.approx([12.5, 12.5])
+
+
+def test_slices_lie_on_the_time_of_the_run() -> None:
+    tally = Tally(window_s=1.2)
+    tally.fail(2, "UNAVAILABLE", slice_=0)
+    answer = wire.ClassifyResponse(labels=LABELS, results=[wire.Result(prediction=prediction_of("x", "x"))])
+    tally.answer(answer, latency_s=0.010, slice_=1)
+    tally.answer(answer, latency_s=0.030, slice_=1)
+    tally.answer(answer, latency_s=0.020, slice_=2)
+    report = BackendReport.of("x", [LegSeen(0, tally, 10.0, 1.2)], threads=None, server=None)
+    assert [found.at_s for found in report.slices] == pytest.approx([10.25, 10.75, 11.1])
+    assert [found.failed_rows for found in report.slices] == [2, 0, 0]
+    assert [found.rows_per_s for found in report.slices] == pytest.approx([0, 4, 5])
+    assert [found.mean_ms for found in report.slices] == pytest.approx([0, 20, 20])
+    assert [found.max_ms for found in report.slices] == pytest.approx([0, 30, 20])
 
 
 def test_failed_rows_are_said() -> None:

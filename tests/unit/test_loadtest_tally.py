@@ -1,3 +1,4 @@
+import json
 import math
 import random
 
@@ -5,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.loadtest.gauges import parse_thread_budgets
 from clients.loadtest.latency import RELATIVE_ERROR, Latencies
 from clients.loadtest.tally import LENGTH_EDGES, Tally, length_bucket, length_label
 from protos import sentiment_pb2 as wire
@@ -99,13 +99,37 @@ def test_length_buckets_cover_every_length_once() -> None:
             assert low <= tokens <= high
 
 
-def test_thread_budgets_are_read_by_model_and_backend() -> None:
-    budgets = parse_thread_budgets(
-        "# HELP lockstep_backend_threads Threads.\n"
-        'lockstep_backend_threads{backend="onnxruntime",model="m"} 2.0\n'
-        'lockstep_backend_threads{model="m",backend="tensorflow"} 1\n'
-        'lockstep_backend_threads_created{model="m",backend="torch"} 1.7e9\n'
-    )
-    assert budgets.of("m", "onnxruntime") == 2
-    assert budgets.of("m", "tensorflow") == 1
-    assert budgets.of("m", "torch") is None
+def random_tally(seed: int, answers: int) -> Tally:
+    rng = random.Random(seed)
+    tally = Tally(window_s=2.0, generator_cpu_s=0.25, generator_wall_s=2.0)
+    for _ in range(answers):
+        tally.offer(1, lag_s=rng.expovariate(1000))
+        prediction = prediction_of("word " * rng.randint(1, 60), "x", batch_rows=4, batch_tokens=64)
+        response = wire.ClassifyResponse(labels=LABELS, results=[wire.Result(prediction=prediction)])
+        tally.answer(response, latency_s=rng.expovariate(50), slice_=rng.randrange(4))
+    tally.fail(2, "UNAVAILABLE", slice_=3)
+    return tally
+
+
+def test_a_tally_survives_the_way_between_processes() -> None:
+    tally = random_tally(1, 300)
+    again = Tally.decode(json.loads(json.dumps(tally.encode())))
+    assert again.encode() == tally.encode()
+    assert again.latency.percentile_ms(99) == tally.latency.percentile_ms(99)
+    assert again.errors == {"UNAVAILABLE": 2}
+
+
+def test_what_several_generators_saw_adds_up_and_the_window_does_not() -> None:
+    one, other = random_tally(1, 300), random_tally(2, 200)
+    latencies = Latencies()
+    latencies.merge(one.latency)
+    latencies.merge(other.latency)
+    both = Tally()
+    both.join(one)
+    both.join(other)
+    assert both.window_s == 2.0
+    assert (both.rows, both.offered_rows, both.errors["UNAVAILABLE"]) == (500, 500, 4)
+    assert both.latency.encode() == latencies.encode()
+    assert sum(found.calls for found in both.slices.values()) == 500
+    assert both.slices[3].failed_rows == 4
+    assert both.generator_cpu_s / both.generator_wall_s == pytest.approx(0.125)
