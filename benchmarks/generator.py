@@ -20,7 +20,7 @@ import grpc
 import psutil
 
 from protos import sentiment_pb2 as pb
-from server.metrics import LENGTH_BUCKETS
+from server.core.lengths import LENGTH_BUCKETS
 
 UNARY: Final = "/sentiment.v1.SentimentService/Classify"
 STREAM: Final = "/sentiment.v1.SentimentService/ClassifyStream"

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from server.core.artifact import ArtifactSpec, Budget
 from server.core.errors import InvalidInput
+from server.core.lengths import LENGTH_BUCKETS
 from server.core.messages import Encoding, Ids
-from server.metrics import LENGTH_BUCKETS
 from server.text.encoder import TextEncoder
 from server.text.padding import pad
 

@@ -24,6 +24,7 @@ from server.core.observer import Observers
 from server.counts import Statistics
 from server.gateway import Gateway, RequestLimits, ServedModel, probabilities
 from server.metrics import Metrics
+from server.recent import Recent
 from server.repository.catalog import PublishedModel, Refused, scan
 from server.repository.manifest import Artifact, backend_name
 from server.rpc import inference, sentiment
@@ -74,7 +75,8 @@ class App:
         self.statistics = Statistics()
         self.metrics = Metrics()
         self._access_log = AccessLog() if config.access_log else None
-        self._observer = Observers(self.statistics, self.metrics, *filter(None, [self._access_log]))
+        self.recent = Recent()
+        self._observer = Observers(self.statistics, self.metrics, self.recent, *filter(None, [self._access_log]))
         self._adapters = adapters
         self._costs = CostStore(config.state)
         self._hardware = hardware()
@@ -107,7 +109,7 @@ class App:
         of_streams = StreamLimits(self.config.max_stream_messages, most_bytes, self._observer.limit_reached)
         services = (
             inference.InferenceService(self.gateway, self.statistics, of_streams),
-            sentiment.SentimentService(self.gateway, of_streams),
+            sentiment.SentimentService(self.gateway, self.recent, of_streams),
         )
         self._streams = [service.streams for service in services]
         handlers = [service.handler() for service in services] + [_health_handler(self._health)]

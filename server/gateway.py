@@ -17,7 +17,7 @@ from server.core.messages import Encoding, Ids, ModelRef, Outcome, Prediction, P
 from server.core.observer import Observer
 from server.core.timing import now_ns
 from server.repository.catalog import PublishedModel, Refused
-from server.repository.manifest import Manifest
+from server.repository.manifest import Artifact, Manifest, backend_name
 from server.scheduling.backend import Backend
 from server.scheduling.batcher import Batcher
 from server.scheduling.calls import Call
@@ -48,6 +48,12 @@ class ServedModel:
     def manifest(self) -> Manifest:
         """What was published."""
         return self.published.manifest
+
+    def artifact(self, backend: Backend) -> Artifact:
+        """Return what a backend of it executes."""
+        device, _, _ = backend.spec.launch.budget.device.partition(":")
+        name = backend.name if device == "cpu" else backend.name.removesuffix(f"-{device}")
+        return next(one for one in self.manifest.artifacts if backend_name(one) == name)
 
 
 class Gateway:
@@ -191,6 +197,17 @@ class Gateway:
             deadline_ns=request.deadline_ns,
         )
         return served
+
+    def check_rows(self, rows: int, of: str = "") -> None:
+        """Hold the rows of a call against the limit; raises `InvalidInput`. `of` says what they are made of."""
+        if not rows:
+            raise InvalidInput("the call holds no rows: send at least one")
+        if rows > self._limits.max_rows:
+            self._observer.limit_reached("max_call_rows")
+            raise InvalidInput(
+                f"the call holds {rows} rows{of}, at most {self._limits.max_rows} are taken "
+                "(--max-call-rows): send fewer a call"
+            )
 
     def _screened(
         self, served: ServedModel, request: PredictRequest

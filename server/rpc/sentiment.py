@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import grpc
 
 from protos import sentiment_pb2 as pb
+from server.compare import Agreement, CompareRequest, compare
 from server.core.errors import InvalidInput, LockstepError
 from server.core.messages import Answer, ModelRef, Prediction, PredictRequest
 from server.core.timing import now_ns
 from server.gateway import Gateway
+from server.latency import latency_report
+from server.recent import Recent
+from server.rpc.reports import latency_response, listed_model, refused_model
 from server.rpc.status import STATUS, CallInstants, parse, unary
 from server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams, retry_after_ms
+
+if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 SERVICE = "sentiment.v1.SentimentService"
 _MORE = bytes([pb.StreamResponse.MORE_FIELD_NUMBER << 3 | 2])  # its tag: field number, and 2 for "bytes follow"
@@ -22,8 +30,9 @@ _MORE = bytes([pb.StreamResponse.MORE_FIELD_NUMBER << 3 | 2])  # its tag: field 
 class SentimentService:
     """The service over a gateway."""
 
-    def __init__(self, gateway: Gateway, limits: StreamLimits) -> None:
+    def __init__(self, gateway: Gateway, recent: Recent, limits: StreamLimits) -> None:
         self._gateway = gateway
+        self._recent = recent
         self.streams = Streams("ClassifyStream", gateway, _StreamDialect(), limits)
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -33,6 +42,9 @@ class SentimentService:
             {
                 "Classify": unary("Classify", pb.ClassifyRequest, self.classify),
                 "ClassifyStream": self.streams.handler(),
+                "Compare": unary("Compare", pb.CompareRequest, self.compare),
+                "ListModels": unary("ListModels", pb.ListModelsRequest, self.list_models),
+                "LatencyReport": unary("LatencyReport", pb.LatencyReportRequest, self.latency_report),
             },
         )
 
@@ -42,6 +54,56 @@ class SentimentService:
         response = pb.ClassifyResponse()
         _write_response(response, request.id, prediction)
         return response
+
+    async def compare(self, request: pb.CompareRequest, instants: CallInstants) -> pb.CompareResponse:
+        """Hold the answers of several backends against each other."""
+        comparison = await compare(
+            self._gateway,
+            CompareRequest(
+                model=request.model,
+                texts=request.texts,
+                backends=request.backends,
+                received_ns=instants.received_ns,
+                decoded_ns=instants.decoded_ns,
+                truncate=request.truncate,
+                priority=request.priority,
+                deadline_ns=instants.deadline_ns,
+            ),
+        )
+        response = pb.CompareResponse(
+            model=comparison.model,
+            version=comparison.version,
+            labels=comparison.labels,
+            reference=comparison.reference or "",
+            agreement=_agreement(comparison.agreement),
+        )
+        for one in comparison.backends:
+            entry = response.backends.add(
+                backend=one.backend, held_to_float32=one.held_to_float32, agreement=_agreement(one.agreement)
+            )
+            if isinstance(one.outcome, LockstepError):
+                entry.error.CopyFrom(_error(one.outcome))
+            else:
+                _write_results(entry.results, one.outcome)
+        return response
+
+    async def list_models(self, request: pb.ListModelsRequest, instants: CallInstants) -> pb.ListModelsResponse:
+        """Describe every model, or one."""
+        if request.model:
+            return pb.ListModelsResponse(models=[listed_model(self._gateway.model(ModelRef(request.model)))])
+        return pb.ListModelsResponse(
+            models=[listed_model(served) for _, served in sorted(self._gateway.models.items())],
+            refused=[refused_model(refused) for _, refused in sorted(self._gateway.refused.items())],
+        )
+
+    async def latency_report(
+        self, request: pb.LatencyReportRequest, instants: CallInstants
+    ) -> pb.LatencyReportResponse:
+        """Report how long rows took of late."""
+        report = await latency_report(
+            self._gateway, self._recent, model=request.model, backend=request.backend, window_s=request.window_s
+        )
+        return latency_response(report)
 
 
 class _StreamDialect:
@@ -115,8 +177,12 @@ def _write_response(response: pb.ClassifyResponse, request_id: str, prediction: 
     response.version = prediction.version
     response.id = request_id
     response.labels.extend(prediction.labels)
+    _write_results(response.results, prediction)
+
+
+def _write_results(results: RepeatedCompositeFieldContainer[pb.Result], prediction: Prediction) -> None:
     for outcome in prediction.outcomes:
-        result = response.results.add()
+        result = results.add()
         if isinstance(outcome, LockstepError):
             result.error.CopyFrom(_error(outcome))
         else:
@@ -140,6 +206,14 @@ def _write_prediction(row: pb.Prediction, prediction: Prediction, answer: Answer
     phases.transfer_us = duration_ns.transfer // 1000
     phases.execute_us = duration_ns.execute // 1000
     phases.respond_us = duration_ns.respond // 1000
+
+
+def _agreement(agreement: Agreement) -> pb.Agreement:
+    return pb.Agreement(
+        texts=agreement.texts,
+        largest_difference=agreement.largest_difference,
+        labels_differ=agreement.labels_differ,
+    )
 
 
 def _error(error: LockstepError) -> pb.Error:
