@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.errors import InvalidInput, LockstepError
+from server.core.errors import BackendUnavailable, InvalidInput, LockstepError, ModelNotReady
 from server.core.messages import Answer, ModelRef, Prediction, PredictRequest
 from server.gateway import Gateway, ServedModel
 
+_OF_BACKEND = (BackendUnavailable, ModelNotReady)
 _Probabilities = NDArray[np.float64]  # [text, label]; NaN where the text has no answer
 
 
@@ -121,8 +122,9 @@ def agreement(answers: Sequence[_Probabilities]) -> Agreement:
 
 
 async def _ask(gateway: Gateway, request: CompareRequest, ref: ModelRef) -> Prediction | LockstepError:
+    """Ask one backend; where no row could be executed because of it, that is its error."""
     try:
-        return await gateway.predict(
+        prediction = await gateway.predict(
             PredictRequest(
                 ref=ref,
                 rows=request.texts,
@@ -135,6 +137,8 @@ async def _ask(gateway: Gateway, request: CompareRequest, ref: ModelRef) -> Pred
         )
     except LockstepError as error:
         return error
+    faults = [outcome for outcome in prediction.outcomes if isinstance(outcome, _OF_BACKEND)]
+    return faults[0] if len(faults) == len(prediction.outcomes) else prediction
 
 
 def _model_only(name: str) -> ModelRef:
