@@ -166,14 +166,14 @@ class Gateway:
             elapsed_ns=self._clock_ns() - received_ns,
         )
 
-    def check_rows(self, rows: int) -> None:
-        """Hold a call's number of rows against the limit; raises `InvalidInput`."""
+    def check_rows(self, rows: int, of: str = "") -> None:
+        """Hold the rows of a call against the limit; raises `InvalidInput`. `of` says what they are made of."""
         if not rows:
             raise InvalidInput("the call holds no rows: send at least one")
         if rows > self._limits.max_rows:
             self._observer.limit_reached("max_call_rows")
             raise InvalidInput(
-                f"the call holds {rows} rows, at most {self._limits.max_rows} are taken "
+                f"the call holds {rows} rows{of}, at most {self._limits.max_rows} are taken "
                 "(--max-call-rows): send fewer a call"
             )
 
@@ -197,17 +197,6 @@ class Gateway:
             deadline_ns=request.deadline_ns,
         )
         return served
-
-    def check_rows(self, rows: int, of: str = "") -> None:
-        """Hold the rows of a call against the limit; raises `InvalidInput`. `of` says what they are made of."""
-        if not rows:
-            raise InvalidInput("the call holds no rows: send at least one")
-        if rows > self._limits.max_rows:
-            self._observer.limit_reached("max_call_rows")
-            raise InvalidInput(
-                f"the call holds {rows} rows{of}, at most {self._limits.max_rows} are taken "
-                "(--max-call-rows): send fewer a call"
-            )
 
     def _screened(
         self, served: ServedModel, request: PredictRequest
