@@ -17,7 +17,7 @@ install: $(STAMP) ## Create .venv with the exact versions of constraints.txt
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Lockstep needs Python 3.11 or newer; name one with PYTHON=..."'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[server,runtimes,export,train,jax,loadtest,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[server,runtimes,export,train,jax,batch,loadtest,dev]'
 	touch $@
 
 install-gpu: $(STAMP) ## On a GPU machine: CUDA 13 for ONNX Runtime, and .venv-tensorflow with CUDA 12 for TensorFlow

@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("lockstep.commands.export:import_group", "Verify an artifact that was made elsewhere, publish it."),
     "serve": ("lockstep.commands.serve:serve", "Serve a model repository over gRPC."),
     "classify": ("lockstep.commands.classify:classify", "Classify texts with a running server."),
+    "batch": ("lockstep.commands.batch:batch", "Classify the texts of a whole file."),
     "loadtest": ("lockstep.commands.loadtest:loadtest", "Load-test the backends of a running server side by side."),
 }
 """Name -> (`module:object`, the help line shown in the list)."""

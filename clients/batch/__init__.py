@@ -1,0 +1,39 @@
+"""Batch inference: whole files through a server, in order, resumable (the extra `batch`).
+
+`run_batch` carries out a `BatchPlan`. A file that is larger than memory is read in chunks, each a call; answers are
+written in the order of the rows, and committed so that a run which was killed goes on where it was.
+"""
+
+from clients.batch.errors import (
+    BatchError,
+    ColumnMissing,
+    ColumnsCollide,
+    InputUnreadable,
+    OutputFailed,
+    PlanRefused,
+    ResumeRefused,
+    RowFailedStrictly,
+)
+from clients.batch.plan import FORMATS, BatchPlan, Format, format_of
+from clients.batch.rows import ChunkLimits
+from clients.batch.run import NoServer, Progress, Summary, run_batch
+
+__all__ = [
+    "FORMATS",
+    "BatchError",
+    "BatchPlan",
+    "ChunkLimits",
+    "ColumnMissing",
+    "ColumnsCollide",
+    "Format",
+    "InputUnreadable",
+    "NoServer",
+    "OutputFailed",
+    "PlanRefused",
+    "Progress",
+    "ResumeRefused",
+    "RowFailedStrictly",
+    "Summary",
+    "format_of",
+    "run_batch",
+]

@@ -1,0 +1,64 @@
+"""Asks the server for a chunk's answers, and tells a row's fault from the server's.
+
+A call that fails for the moment (nothing listens, a full queue) is sent again until its deadline, by the client. Where
+that does not help, the run stops: the rows are not to blame, and go on another time. A call that fails for what is in
+it is asked again in halves, until the row stands alone whose fault it is: the others have their answers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+
+from clients.batch.rows import Chunk
+from clients.client import SentimentClient
+from clients.errors import CallError, InvalidInput, Overloaded, ServerFailure
+from clients.results import Result, RowError
+
+_ROW_S_FAULT: Final = (InvalidInput, ServerFailure)
+"""A row that kills its worker, or that a backend fails on, is answered with INTERNAL."""
+
+
+class Caller:
+    """Asks for chunks; many at once."""
+
+    def __init__(self, client: SentimentClient, model: str, backend: str | None, *, truncate: bool) -> None:
+        self._client = client
+        self._model = model
+        self._backend = backend
+        self._truncate = truncate
+
+    async def ask(self, chunk: Chunk) -> list[Result]:
+        """Return a result for each row, in order. Raises the `CallError` for which no row is to blame."""
+        texts = [text for text in chunk.texts if isinstance(text, str)]
+        answers = iter(await self._classify(texts))
+        return [next(answers) if isinstance(text, str) else _not_sent(text.message) for text in chunk.texts]
+
+    async def _classify(self, texts: list[str]) -> list[Result]:
+        try:
+            results = await self._client.classify(
+                texts, model=self._model, backend=self._backend, truncate=self._truncate
+            )
+        except CallError as error:
+            if not _may_be_a_row_s(error):
+                raise
+            if len(texts) == 1:
+                return [RowError(type(error).__name__, error.code, str(error))]
+            half = len(texts) // 2
+            return [*await self._classify(texts[:half]), *await self._classify(texts[half:])]
+        for result in results:
+            if isinstance(result, RowError) and not isinstance(failure := result.as_exception(), _ROW_S_FAULT):
+                raise failure
+        return results
+
+
+def _may_be_a_row_s(error: CallError) -> bool:
+    """Whether what was sent can be the cause, rather than who it was sent to."""
+    if isinstance(error, Overloaded):  # without a word on when to come back, a message that is too large
+        return error.pushback_s is None
+    return isinstance(error, _ROW_S_FAULT)
+
+
+def _not_sent(message: str) -> RowError:
+    return RowError("InvalidInput", grpc.StatusCode.INVALID_ARGUMENT, message)

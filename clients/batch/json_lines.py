@@ -1,0 +1,234 @@
+"""JSON lines: one object a line. A line is kept byte by byte; the answer's members are put before its last brace.
+
+So no number, key order or escape of the input is rewritten, and no types are inferred: rows may have different keys,
+and a key different types. Lines that hold nothing are no rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from clients.batch.answers import AnswerColumns
+from clients.batch.errors import ColumnMissing, InputUnreadable, PlanRefused
+from clients.batch.rows import Chunk, ChunkLimits, Position, Rows, Text, Unreadable
+from clients.batch.streams import Lines, Source
+from clients.results import Result
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BOM: Final = b"\xef\xbb\xbf"
+_SURVEY_ROWS: Final = 1024
+
+Document = dict[str, Any]
+
+
+class JsonRows:
+    """Lines, and the objects that were read from them (empty where one could not be)."""
+
+    def __init__(self, lines: Sequence[bytes], documents: Sequence[Document], schema: pa.Schema | None) -> None:
+        self._lines = lines
+        self.documents = documents
+        self._schema = schema
+
+    def json_objects(self) -> list[bytes]:
+        """Return the lines as they are."""
+        return list(self._lines)
+
+    def csv_records(self) -> list[bytes]:
+        """Return the members in the order of the survey; what is no string is written as JSON."""
+        from clients.batch.csv_text import record
+
+        assert self._schema is not None
+        names = self._schema.names
+        return [record([_csv_value(document.get(name)) for name in names]) for document in self.documents]
+
+    def record_batch(self) -> pa.RecordBatch:
+        """Return the members as columns of the surveyed types."""
+        import pyarrow as pa
+
+        assert self._schema is not None
+        try:
+            if not self._schema.names:
+                return pa.RecordBatch.from_struct_array(pa.array(self.documents, pa.struct([])))
+            return pa.RecordBatch.from_struct_array(pa.array(self.documents, pa.struct(list(self._schema))))
+        except (pa.ArrowException, OverflowError) as error:
+            raise InputUnreadable(f"a value does not fit its column's type: {error}") from error
+
+
+class JsonLinesReader:
+    """Reads JSON lines from a position on. A line that is not an object becomes a row without columns."""
+
+    def __init__(
+        self, source: Source, text_column: str, limits: ChunkLimits, start: Position, schema: pa.Schema | None
+    ) -> None:
+        """Take over a source. `schema` is the survey's; without it rows can only be written as JSON lines."""
+        self.schema = schema
+        self.names = None if schema is None else tuple(schema.names)
+        self.total = source.stored_bytes
+        self._source = source
+        self._lines = Lines(source, start)
+        self._row = start.row
+        self._text_column = text_column
+        self._limits = limits
+
+    def read(self) -> Chunk | None:
+        """Return the next rows."""
+        lines: list[bytes] = []
+        documents: list[Document] = []
+        texts: list[Text] = []
+        size_bytes = 0
+        while len(lines) < self._limits.rows and size_bytes < self._limits.size_bytes:
+            raw = self._lines.next()
+            if raw is None:
+                break
+            size_bytes += len(raw)
+            stripped = raw.removeprefix(_BOM).strip() if self._lines.line == 1 else raw.strip()
+            if not stripped:
+                continue
+            document = parse(stripped, self._lines.line)
+            if isinstance(document, Unreadable):
+                lines.append(b"{}")
+                documents.append({})
+                texts.append(document)
+            else:
+                lines.append(stripped)
+                documents.append(document)
+                texts.append(text_of(document, self._text_column))
+        if not lines:
+            return None
+        self._row += len(lines)
+        end = Position(self._row, self._lines.line, self._lines.byte)
+        rows = JsonRows(lines, documents, self.schema)
+        return Chunk(tuple(texts), rows, size_bytes, end, self._source.stored_position(self._lines.byte))
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+class JsonLinesEncoder:
+    """Writes JSON lines."""
+
+    header = b""
+
+    def __init__(self, columns: AnswerColumns) -> None:
+        self._columns = columns
+
+    def encode(self, rows: Rows, results: Sequence[Result]) -> bytes:
+        """Return the lines of rows with their answers. Raises `ColumnsCollide`."""
+        if isinstance(rows, JsonRows):  # keys may differ from row to row: a survey is not there for a pipe
+            for document in rows.documents:
+                self._columns.check(document, "a row")
+        return b"".join(
+            _spliced(one, self._columns.json_members(result))
+            for one, result in zip(rows.json_objects(), results, strict=True)
+        )
+
+
+def parse(line: bytes, number: int) -> Document | Unreadable:
+    """Read a line."""
+    try:
+        found = json.loads(line.decode())
+    except UnicodeDecodeError:
+        return Unreadable(f"line {number} is not UTF-8")
+    except (ValueError, RecursionError) as error:
+        return Unreadable(f"line {number} is not JSON: {error}")
+    if not isinstance(found, dict):
+        return Unreadable(f"line {number} is {_kind(found)}, not an object")
+    return found
+
+
+def text_of(document: Document, column: str) -> Text:
+    """Return a document's text."""
+    if column not in document:
+        return Unreadable(f"the row has no {column!r}")
+    text = document[column]
+    if not isinstance(text, str):
+        return Unreadable(f"{column!r} is {_kind(text)}, not a string")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return Unreadable(f"{column!r} is not valid Unicode: {error.reason}")
+    return text
+
+
+def survey(path: Path, text_column: str, columns: AnswerColumns, *, types: bool) -> pa.Schema:
+    """Read a file through and return its columns in the order in which they appear; blocks.
+
+    Their types are found where they are wanted, else null. Raises `ColumnMissing` where no row has the text,
+    `ColumnsCollide`, `InputUnreadable`, `PlanRefused` where a column's values fit no one type.
+    """
+    import pyarrow as pa
+
+    source = Source(path)
+    lines = Lines(source, Position())
+    schema, documents = pa.schema([]), list[Document]()
+    names: dict[str, None] = {}
+    first, rows = 1, 0
+
+    def take() -> None:
+        nonlocal schema, first, documents
+        for document in documents:
+            names.update(dict.fromkeys(document))
+        if types and documents:
+            try:
+                found = pa.schema(list(pa.array(documents).type))
+                schema = pa.unify_schemas([schema, found], promote_options="permissive")
+            except (pa.ArrowException, OverflowError) as error:
+                raise PlanRefused(
+                    f"lines {first} to {lines.line} hold values that fit no one column type: {error}; "
+                    "write .jsonl, which keeps them as they are"
+                ) from error
+        first, documents = lines.line + 1, []
+
+    try:
+        while (raw := lines.next()) is not None:
+            stripped = raw.removeprefix(_BOM).strip() if lines.line == 1 else raw.strip()
+            if not stripped:
+                continue
+            rows += 1
+            document = parse(stripped, lines.line)
+            if not isinstance(document, Unreadable):
+                documents.append(document)
+            if len(documents) == _SURVEY_ROWS:
+                take()
+        take()
+    finally:
+        source.close()
+    columns.check(names)
+    if rows and text_column not in names:
+        raise ColumnMissing(text_column, tuple(names))
+    return schema if types else pa.schema([(name, pa.null()) for name in names])
+
+
+def _spliced(line: bytes, members: bytes) -> bytes:
+    head = line[:-1].rstrip()
+    comma = b"" if head == b"{" else b", "
+    return b"".join((head, comma, members, b"}\n"))
+
+
+def _csv_value(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"

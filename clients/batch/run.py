@@ -1,0 +1,364 @@
+"""A run, from its plan to the finished output. Composes readers, calls, encoders and outputs; prints nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+from clients.batch.answers import AnswerColumns
+from clients.batch.calls import Caller
+from clients.batch.csv_text import CsvEncoder, CsvReader
+from clients.batch.errors import ColumnMissing, InputUnreadable, PlanRefused, RowFailedStrictly
+from clients.batch.flow import Window, flow
+from clients.batch.journal import Journal, Work
+from clients.batch.json_lines import JsonLinesEncoder, JsonLinesReader, survey
+from clients.batch.output import Output, OutputFile, OutputPipe, ParquetAssembly, ParquetPipe, beside
+from clients.batch.plan import BatchPlan
+from clients.batch.rows import Chunk, Position, Reader, Rows
+from clients.batch.streams import Fingerprint, Source, is_pipe
+from clients.choice import choose_backends, choose_model
+from clients.client import SentimentClient
+from clients.errors import DeadlineExceeded, Unavailable
+from clients.results import Prediction, Result, RowError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_CONNECT_S: Final = 5.0
+_PROBE: Final = "A film to remember."
+"""Asked once, before anything is written: its answer names the model's labels, and shows that the model answers."""
+
+Stage = Literal["survey", "classify", "finish"]
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is. `done` and `total` are rows or bytes of the input; `None` where they are unknown."""
+
+    stage: Stage
+    rows: int = 0  # answered, those of earlier runs included
+    resumed_rows: int = 0  # those of earlier runs
+    failed_rows: int = 0
+    done: int = 0
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run that went through has done."""
+
+    rows: int  # of the whole output
+    resumed_rows: int
+    failed_rows: int
+    seconds: float  # of this run
+
+
+class NoServer(Unavailable):
+    """Nothing answers at the address when the run begins."""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """The model as it is served when the run begins."""
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+
+
+async def run_batch(plan: BatchPlan, on_progress: OnProgress = lambda _: None) -> Summary:
+    """Carry out a plan; goes on where an earlier run of it ended.
+
+    Raises `BatchError`; `NoServer`; any `CallError` for which no row is to blame; `clients.choice.ChoiceUnclear`;
+    `BrokenPipeError` where the reader of the output has gone. However it ends, what was answered until then, in order,
+    is committed, and another run goes on from there (with files; a pipe has no second time).
+    """
+    began_s = time.monotonic()
+    _check_paths(plan)
+    async with SentimentClient(plan.address, timeout_s=plan.timeout_s, credentials=plan.credentials) as client:
+        served = await _find_model(client, plan)
+        with _source(plan) as source, _Threads(source.interrupt if source else lambda: None) as threads:
+            run = await threads.reading(_Run.open, plan, served, source, on_progress)
+            if run is None:
+                return await threads.reading(_already_complete, plan, began_s)
+            try:
+                caller = Caller(client, served.name, plan.backend, truncate=plan.truncate)
+                await flow(
+                    functools.partial(threads.reading, run.reader.read),
+                    caller.ask,
+                    functools.partial(threads.writing, run.write),
+                    Window(plan.calls),
+                )
+                run.report("finish")
+                await threads.writing(run.finish)
+            finally:
+                threads.at_last(run.reader.close, run.stop)
+    return Summary(run.rows, run.resumed_rows, run.failed_rows, time.monotonic() - began_s)
+
+
+class _Threads:
+    """A thread that reads and one that writes, so that neither a disk nor a pipe holds up the calls."""
+
+    def __init__(self, interrupt: Callable[[], None]) -> None:
+        """`interrupt` ends a reading that waits for a pipe."""
+        self._interrupt = interrupt
+        self._readers = ThreadPoolExecutor(1, "batch-reader")
+        self._writers = ThreadPoolExecutor(1, "batch-writer")
+
+    def __enter__(self) -> _Threads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._interrupt()
+        self._readers.shutdown()
+        self._writers.shutdown()
+
+    def reading(self, work: Callable[..., Found], *arguments: Any) -> Awaitable[Found]:
+        return asyncio.get_running_loop().run_in_executor(self._readers, work, *arguments)
+
+    def writing(self, work: Callable[..., Found], *arguments: Any) -> Awaitable[Found]:
+        return asyncio.get_running_loop().run_in_executor(self._writers, work, *arguments)
+
+    def at_last(self, close_reader: Callable[[], None], stop_writer: Callable[[], None]) -> None:
+        """End both, each on its thread after all that it was given, which may still be under way; blocks."""
+        self._interrupt()
+        try:
+            self._readers.submit(close_reader).result()
+        finally:
+            self._writers.submit(stop_writer).result()
+
+
+class _Run:
+    """An open run: what the writing thread owns."""
+
+    def __init__(
+        self,
+        plan: BatchPlan,
+        reader: Reader,
+        encode: Callable[[Rows, list[Result]], bytes],
+        output: Output,
+        begun: Journal | None,
+        on_progress: OnProgress,
+    ) -> None:
+        self.reader = reader
+        self.output = output
+        self.resumed_rows = self.rows = begun.position.row if begun else 0
+        self.failed_rows = begun.failed_rows if begun else 0
+        start = begun.position if begun else Position()
+        self._done = start.row if plan.input_format == "parquet" else start.byte
+        self._plan = plan
+        self._encode = encode
+        self._on_progress = on_progress
+        self._committed_s = time.monotonic()
+        self._finished = False
+
+    @classmethod
+    def open(cls, plan: BatchPlan, served: _Served, source: Source | None, on_progress: OnProgress) -> _Run | None:
+        """Open input and output; `None` where the output was whole already, but for its name."""
+        columns = AnswerColumns(served.labels, plan.prefix)
+        pipes = is_pipe(plan.input), is_pipe(plan.output)
+        fresh, begun = None, None
+        if not any(pipes):
+            assert plan.input is not None
+            assert plan.output is not None
+            with _unreadable(plan.input):
+                fresh = Journal(Fingerprint.of(plan.input), _work(plan, served), Position(), 0, 0)
+            begun = None if plan.restart else Journal.load(beside(plan.output, ".progress"))
+            if begun is not None:
+                begun.check(fresh.input, fresh.work)
+                if begun.complete and not beside(plan.output, ".partial").exists():
+                    return None
+        renamed = begun is not None and begun.complete  # perhaps: it is then made once more
+        taken = plan.output is not None and not is_pipe(plan.output) and plan.output.exists()
+        if taken and not (plan.overwrite or renamed):
+            raise PlanRefused(f"{plan.output} is there already: --overwrite replaces it")
+        reader = _reader(plan, source, columns, begun.position if begun else Position(), on_progress)
+        try:
+            if reader.names is not None:
+                columns.check(reader.names)
+                if plan.text_column not in reader.names and plan.input_format != "jsonl":
+                    raise ColumnMissing(plan.text_column, reader.names)
+            encoder = _encoder(plan, reader, columns)
+            output = _output(plan, encoder, fresh, begun)
+        except BaseException:
+            reader.close()
+            raise
+        run = cls(plan, reader, encoder.encode, output, begun, on_progress)
+        if begun is None:
+            output.append(encoder.header, Position(), 0)
+        run.report("classify")
+        return run
+
+    def write(self, chunk: Chunk, results: list[Result]) -> None:
+        """Append a chunk's answers; commit where it is time."""
+        failed = [row for row, result in enumerate(results) if isinstance(result, RowError)]
+        if failed and self._plan.strict:
+            error = results[failed[0]]
+            assert isinstance(error, RowError)
+            raise RowFailedStrictly(f"row {self.rows + failed[0] + 1} failed: {error.kind}: {error.message}")
+        self.output.append(self._encode(chunk.rows, results), chunk.end, len(failed))
+        self.rows = chunk.end.row
+        self.failed_rows += len(failed)
+        self._done = chunk.done
+        if time.monotonic() - self._committed_s >= self._plan.commit_s:
+            self.output.commit()
+            self._committed_s = time.monotonic()
+        self.report("classify")
+
+    def report(self, stage: Stage) -> None:
+        """Say how far the run is."""
+        self._on_progress(
+            Progress(stage, self.rows, self.resumed_rows, self.failed_rows, self._done, self.reader.total)
+        )
+
+    def finish(self) -> None:
+        """Make the output whole."""
+        self.output.finish()
+        self._finished = True
+
+    def stop(self) -> None:
+        """Commit what there is, and let go of the output."""
+        try:
+            if not self._finished:
+                self.output.commit()
+        finally:
+            self.output.close()
+
+
+def _check_paths(plan: BatchPlan) -> None:
+    if plan.input is not None:
+        if not plan.input.exists():
+            raise PlanRefused(f"there is no file {plan.input}")
+        if plan.input.is_dir():
+            raise PlanRefused(f"{plan.input} is a folder: name a file")
+    if plan.output is not None:
+        if plan.output.is_dir():
+            raise PlanRefused(f"{plan.output} is a folder: name a file")
+        if not plan.output.parent.is_dir():
+            raise PlanRefused(f"there is no folder {plan.output.parent}")
+        if plan.input is not None and plan.output.exists() and plan.output.samefile(plan.input):
+            raise PlanRefused("the output is the input: name another file")
+    if is_pipe(plan.input):
+        if plan.input_format == "parquet":
+            raise PlanRefused("Parquet is read from its end: name a file, a pipe will not do")
+        if plan.input_format == "jsonl" and plan.output_format != "jsonl":
+            raise PlanRefused(
+                f"JSON lines are read twice to find the columns of {plan.output_format}: "
+                "name a file, a pipe will not do (or write jsonl)"
+            )
+    if plan.input is not None and plan.input.suffix == ".gz" and plan.input_format == "parquet":
+        raise PlanRefused("a compressed Parquet file has to be unpacked first")
+
+
+async def _find_model(client: SentimentClient, plan: BatchPlan) -> _Served:
+    try:
+        await client.live(timeout_s=min(_CONNECT_S, plan.timeout_s))
+    except (Unavailable, DeadlineExceeded) as error:
+        raise NoServer(str(error), code=error.code) from error
+    model = choose_model(await client.models(), plan.model)
+    if plan.backend is not None:
+        choose_backends(model, (plan.backend,))
+    (answer,) = await client.classify([_PROBE], model=model.name, backend=plan.backend, truncate=True)
+    if not isinstance(answer, Prediction):
+        raise answer.as_exception()
+    return _Served(model.name, model.version, tuple(answer.probabilities))
+
+
+def _work(plan: BatchPlan, served: _Served) -> Work:
+    """Return what the answers depend on. How fast they are to come is not in it."""
+    return {
+        "--input-format": plan.input_format,
+        "--output-format": plan.output_format,
+        "--text-column": plan.text_column,
+        "--prefix": plan.prefix,
+        "--truncate": plan.truncate,
+        "--backend": plan.backend,
+        **{f"the served {name}": list(value) if name == "labels" else value for name, value in asdict(served).items()},
+    }
+
+
+@contextlib.contextmanager
+def _source(plan: BatchPlan) -> Iterator[Source | None]:
+    """Open a text input until the block ends."""
+    if plan.input_format == "parquet":
+        yield None
+        return
+    with _unreadable(plan.input):
+        source = Source(plan.input)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def _reader(
+    plan: BatchPlan, source: Source | None, columns: AnswerColumns, start: Position, on_progress: OnProgress
+) -> Reader:
+    with _unreadable(plan.input):
+        if source is None:
+            from clients.batch.parquet import ParquetReader
+
+            assert plan.input is not None
+            return ParquetReader(plan.input, plan.text_column, plan.limits, start)
+        if plan.input_format == "csv":
+            return CsvReader(source, plan.text_column, plan.limits, start)
+        schema = _survey(plan, columns, on_progress)
+        return JsonLinesReader(source, plan.text_column, plan.limits, start, schema)
+
+
+def _survey(plan: BatchPlan, columns: AnswerColumns, on_progress: OnProgress) -> pa.Schema | None:
+    if is_pipe(plan.input):
+        return None
+    assert plan.input is not None
+    on_progress(Progress("survey"))
+    return survey(plan.input, plan.text_column, columns, types=plan.output_format == "parquet")
+
+
+def _encoder(plan: BatchPlan, reader: Reader, columns: AnswerColumns) -> Any:
+    if plan.output_format == "jsonl":
+        return JsonLinesEncoder(columns)
+    if plan.output_format == "csv":
+        names = reader.names or ()
+        if isinstance(reader, CsvReader):
+            return CsvEncoder(columns, names, reader.header, reader.line_end)
+        return CsvEncoder(columns, names)
+    from clients.batch.parquet import ArrowEncoder
+
+    assert reader.schema is not None
+    return ArrowEncoder(columns, reader.schema)
+
+
+def _output(plan: BatchPlan, encoder: Any, fresh: Journal | None, begun: Journal | None) -> Output:
+    parquet = plan.output_format == "parquet"
+    if plan.output is not None and not is_pipe(plan.output):
+        return OutputFile(plan.output, fresh, begun, ParquetAssembly(encoder.schema) if parquet else None)
+    return ParquetPipe(plan.output, encoder.schema) if parquet else OutputPipe(plan.output)
+
+
+def _already_complete(plan: BatchPlan, began_s: float) -> Summary:
+    """Finish the finishing: the output has its name, its journal is still there."""
+    assert plan.output is not None
+    path = beside(plan.output, ".progress")
+    begun = Journal.load(path)
+    assert begun is not None
+    path.unlink()
+    return Summary(begun.position.row, begun.position.row, begun.failed_rows, time.monotonic() - began_s)
+
+
+@contextlib.contextmanager
+def _unreadable(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputUnreadable(f"{path or 'standard input'}: {error.strerror or error}") from error
