@@ -143,8 +143,9 @@ class CsvEncoder:
 def record(fields: Sequence[str]) -> bytes:
     """Write a record without an end of line; a field is quoted where it must be."""
     written = io.StringIO()
-    csv.writer(written, lineterminator="").writerow(fields)
-    return written.getvalue().encode("utf-8", "surrogateescape")
+    # The writer quotes the characters of its own line end: both of them are to be quoted.
+    csv.writer(written, lineterminator="\r\n").writerow(fields)
+    return written.getvalue()[:-2].encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)

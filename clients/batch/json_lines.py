@@ -173,9 +173,7 @@ def survey(path: Path, text_column: str, columns: AnswerColumns, *, types: bool)
 
     def take() -> None:
         nonlocal schema, first, documents
-        for document in documents:
-            names.update(dict.fromkeys(document))
-        if types and documents:
+        if documents:
             try:
                 found = pa.schema(list(pa.array(documents).type))
                 schema = pa.unify_schemas([schema, found], promote_options="permissive")
@@ -193,10 +191,14 @@ def survey(path: Path, text_column: str, columns: AnswerColumns, *, types: bool)
                 continue
             rows += 1
             document = parse(stripped, lines.line)
-            if not isinstance(document, Unreadable):
+            if isinstance(document, Unreadable):
+                continue
+            if not (names.keys() >= document.keys()):
+                names.update(dict.fromkeys(document))
+            if types:
                 documents.append(document)
-            if len(documents) == _SURVEY_ROWS:
-                take()
+                if len(documents) == _SURVEY_ROWS:
+                    take()
         take()
     finally:
         source.close()

@@ -77,8 +77,9 @@ class InterruptibleInput(io.RawIOBase):
         return len(found)
 
     def interrupt(self) -> None:
-        """End the reading that goes on, and every later one."""
-        os.write(self._waker, b"x")
+        """End the reading that goes on, and every later one; nothing where it is closed."""
+        if not self.closed:
+            os.write(self._waker, b"x")
 
     def close(self) -> None:
         """Close the descriptor."""
