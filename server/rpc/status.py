@@ -104,7 +104,8 @@ def unimplemented(name: str, reason: str) -> grpc.RpcMethodHandler[Any, Any]:
     """Return a handler of a method that is not here; it says why."""
 
     async def handle(_: bytes, context: Context) -> bytes:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name}: {reason}")
+        metadata = ((REQUEST_ID_KEY, request_id()),)
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{name}: {reason}", metadata)
         raise AssertionError("abort raises")
 
     return grpc.unary_unary_rpc_method_handler(handle)
