@@ -265,6 +265,11 @@ class InFlight:
         """Take its waiting rows out of the queue: nobody waits for them any more."""
         self._served.batcher.abandon(self._call)
 
+    def give_up(self) -> None:
+        """Count it as failed, in place of `finish`: its caller went before it was done."""
+        gone = Cancelled("the caller has gone")
+        self._gateway.count_failure(self._request.ref, self._request.received_ns, gone)
+
     def finish(self) -> Prediction:
         """Return the outcomes; raises the first row's error where the request is `all_or_none`."""
         request, manifest = self._request, self._served.manifest

@@ -125,6 +125,7 @@ class _Exchange:
         self._join: Callable[[Sequence[bytes]], bytes] | None = None
         self._finished_reading = False
         self._draining = False
+        self._ended = False
         self._reader: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -141,6 +142,7 @@ class _Exchange:
                 await self._changed.wait()
         finally:
             self._reader.cancel()
+            self._ended = True
             for slot in self._in_flight.values():
                 slot.abandon()
         if not self._reader.cancelled() and (error := self._reader.exception()) is not None:
@@ -218,6 +220,9 @@ class _Exchange:
 
     def _finish(self, slot: _Slot, opened: Opened, done: asyncio.Future[None]) -> None:
         if slot.number not in self._in_flight or slot.request is None:
+            return
+        if self._ended:  # with answers missing: the client has gone
+            slot.request.give_up()
             return
         try:
             answer = opened.answer(slot.request.finish())

@@ -1,7 +1,9 @@
 """ModelStatistics against a count that the client keeps of its own: to the row, and to the microsecond it was told."""
 
 import asyncio
+import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -193,6 +195,32 @@ async def test_calls_whose_client_goes_are_failures_and_their_rows_are_never_cou
     assert whole.inference_stats.fail.count == 4 + 3 + 3 + 1
     assert whole.inference_stats.success.count == 1
     assert (whole.inference_count, whole.execution_count) == (3, 1)
+
+
+@pytest.mark.parametrize("method", ["ModelStreamInfer", "ClassifyStream", "ModelInfer"])
+async def test_a_call_whose_client_goes_while_its_rows_execute_has_failed_though_they_were_executed(
+    served: Served, method: str
+) -> None:
+    backend = served.batcher(MODEL).preferred
+    (worker,) = backend.workers
+    os.kill(worker.pid, signal.SIGSTOP)
+    call: grpc.aio.Call
+    if method == "ModelInfer":
+        call = served.inference.ModelInfer(text_request(MODEL, "good"))
+    elif method == "ModelStreamInfer":
+        call = served.inference.ModelStreamInfer()
+        await call.write(text_request(MODEL, "good"))
+    else:
+        call = served.sentiment.ClassifyStream()
+        await call.write(pb.StreamRequest(classify=pb.ClassifyRequest(model=MODEL, texts=["good"])))
+    await eventually(lambda: not backend.idle_workers)
+    call.cancel()
+    await eventually(lambda: served.app._guard.streams == served.app._guard.calls == 0)
+    os.kill(worker.pid, signal.SIGCONT)
+    await served.inference.ModelInfer(text_request(MODEL, "good", "bad"))
+    whole = (await statistics(served))[MODEL]
+    assert (whole.inference_stats.fail.count, whole.inference_stats.success.count) == (1, 1)
+    assert (whole.inference_count, whole.execution_count) == (3, 2)
 
 
 async def test_rows_that_the_runtime_refuses_were_not_executed_and_rows_without_an_answer_were(served: Served) -> None:
