@@ -24,7 +24,7 @@ from server.scheduling.backend import Backend, State
 SERVICE = "inference.GRPCInferenceService"
 EXTENSIONS = ("statistics", "model_repository", "model_configuration")
 _NO_SHARED_MEMORY = "this server takes tensors in messages only: send them in the request"
-NOT_HERE = {
+_NOT_HERE = {
     "RepositoryModelLoad": "models are not loaded on demand here: publish a version and start the server again",
     "RepositoryModelUnload": "models are not unloaded on demand here",
     "TraceSetting": "there is no tracing here: every answer carries the time of its phases",
@@ -39,11 +39,11 @@ NOT_HERE = {
     ),
 }
 """Methods of the protocol's best-known server that this one does not have, and what to do instead."""
-ASKS_FOR_THE_LAST, IS_THE_LAST = "triton_enable_empty_final_response", "triton_final_response"
+_ASKS_FOR_THE_LAST, _IS_THE_LAST = "triton_enable_empty_final_response", "triton_final_response"
 """Parameters of streams: a client that is ready for several responses to a request asks which is the last."""
 _MOST_DIGITS = 18
 _PRIORITIES = range(-(2**31), 2**31)
-PARAMETERS = {
+_PARAMETERS = {
     "truncate": ("bool_param",),
     "priority": ("int64_param", "uint64_param"),
     "timeout": ("int64_param", "uint64_param"),
@@ -73,7 +73,7 @@ class InferenceService:
                 "ModelStreamInfer": self.streams.handler(),
                 "ModelStatistics": unary("ModelStatistics", oip.ModelStatisticsRequest, self.model_statistics),
                 "RepositoryIndex": unary("RepositoryIndex", oip.RepositoryIndexRequest, self.repository_index),
-                **{method: unimplemented(method, reason) for method, reason in NOT_HERE.items()},
+                **{method: unimplemented(method, reason) for method, reason in _NOT_HERE.items()},
             },
         )
 
@@ -204,8 +204,8 @@ class _StreamDialect:
 
 def _stream_answer(request: oip.ModelInferRequest, prediction: Prediction) -> bytes:
     response = _infer_response(request, prediction)
-    if ASKS_FOR_THE_LAST in request.parameters and request.parameters[ASKS_FOR_THE_LAST].bool_param:
-        response.parameters[IS_THE_LAST].bool_param = True  # the only one
+    if _ASKS_FOR_THE_LAST in request.parameters and request.parameters[_ASKS_FOR_THE_LAST].bool_param:
+        response.parameters[_IS_THE_LAST].bool_param = True  # the only one
     return oip.ModelStreamInferResponse(infer_response=response).SerializeToString()
 
 
@@ -301,7 +301,7 @@ def _ref(name: str, version: str) -> ModelRef:
 
 def _parameters(request: oip.ModelInferRequest) -> dict[str, bool | int]:
     values: dict[str, bool | int] = {}
-    for name, kinds in PARAMETERS.items():  # the protocol lets a server ignore those that it does not know
+    for name, kinds in _PARAMETERS.items():  # the protocol lets a server ignore those that it does not know
         if name not in request.parameters:
             continue
         parameter = request.parameters[name]

@@ -35,7 +35,7 @@ def test_every_method_is_listed_and_every_other_is_told_to_be_unimplemented() ->
     assert {names(row[0])[0] for row in rows_under("Open Inference")} == declared(oip)
     assert {names(row[0])[0] for row in rows_under(r"sentiment\.v1")} == declared(pb)
     not_here = [name for row in rows_under("Not here") if len(row) == 2 for name in names(row[0])]
-    assert sorted(not_here) == sorted(inference.NOT_HERE)
+    assert sorted(not_here) == sorted(inference._NOT_HERE)
 
 
 def test_tensors_are_as_the_models_describe_them() -> None:
@@ -53,9 +53,9 @@ def test_tensors_are_as_the_models_describe_them() -> None:
 
 def test_parameters_are_those_that_are_read_and_written() -> None:
     table = [(names(name)[0], kind) for name, kind, _, _ in rows_under("Parameters")]
-    of_requests = {*inference.PARAMETERS, inference.ASKS_FOR_THE_LAST}
+    of_requests = {*inference._PARAMETERS, inference._ASKS_FOR_THE_LAST}
     assert {name for name, kind in table if kind == "request"} == of_requests
-    assert {name for name, kind in table if kind == "response"} == {"backend", "<phase>_us", inference.IS_THE_LAST}
+    assert {name for name, kind in table if kind == "response"} == {"backend", "<phase>_us", inference._IS_THE_LAST}
     (phases,) = [row[3] for row in rows_under("Parameters") if names(row[0]) == ["<phase>_us"]]
     assert phases.partition(": ")[2].split(", ") == list(Phases._fields)
     (extensions,) = [row[1] for row in rows_under("Open Inference") if names(row[0]) == ["ServerMetadata"]]
