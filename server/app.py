@@ -44,7 +44,7 @@ from server.security import InsecureConfiguration, Security
 from server.text.encoder import TextEncoder
 from server.tls import TlsFiles
 from server.web import application
-from server.web_guard import guard
+from server.web.guard import guard
 
 _log = logging.getLogger("lockstep.app")
 _UNBOUNDED = 2**31 - 1

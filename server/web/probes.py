@@ -1,6 +1,8 @@
-"""The HTTP port: metrics, liveness, readiness."""
+"""What machines ask the HTTP port: metrics, liveness, readiness."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -9,8 +11,8 @@ from prometheus_client.exposition import choose_encoder
 from server.gateway import Gateway
 
 
-def application(gateway: Gateway, registry: CollectorRegistry) -> web.Application:
-    """Return the application; `/readyz` answers 200 when every accepted model has a ready backend."""
+def routes(gateway: Gateway, registry: CollectorRegistry) -> Sequence[web.RouteDef]:
+    """Return the routes; `/readyz` answers 200 when every accepted model has a ready backend."""
 
     async def metrics(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
@@ -30,6 +32,4 @@ def application(gateway: Gateway, registry: CollectorRegistry) -> web.Applicatio
         text = "\n".join(["ready" if ready else "not ready", *lines]) + "\n"
         return web.Response(text=text, status=200 if ready else 503)
 
-    app = web.Application()
-    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
-    return app
+    return [web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)]

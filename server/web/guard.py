@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from server.core.errors import NotAuthenticated
 from server.core.tokens import Tokens, bearer
+from server.web.failures import refusal
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _BASIC = "basic "
@@ -27,8 +28,7 @@ def guard(tokens: Tokens) -> Middleware:
             tokens.check(presented(request))
         except NotAuthenticated as error:
             if request.path not in OPEN_PATHS:
-                asking = {"WWW-Authenticate": 'Basic realm="Lockstep: a token as password"'}
-                raise web.HTTPUnauthorized(text=f"{error.message}\n", headers=asking) from None
+                return _refusal(request, error)
             answer = await handler(request)
             # the verdict is for everyone, the names of what is ready or not are not
             first = (answer.text or "").partition("\n")[0] if isinstance(answer, web.Response) else ""
@@ -36,6 +36,16 @@ def guard(tokens: Tokens) -> Middleware:
         return await handler(request)
 
     return middleware
+
+
+def _refusal(request: web.Request, error: NotAuthenticated) -> web.Response:
+    """Ask for a token; a page that asks on its own gets no prompt, which would come back with each of its calls."""
+    response = (
+        refusal(error) if request.path.startswith("/api/") else web.Response(text=f"{error.message}\n", status=401)
+    )
+    by_script = request.headers.get("Sec-Fetch-Dest") == "empty"
+    response.headers["WWW-Authenticate"] = "Bearer" if by_script else 'Basic realm="Lockstep: a token as password"'
+    return response
 
 
 def presented(request: web.Request) -> str | None:

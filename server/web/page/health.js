@@ -1,0 +1,90 @@
+// "Health": every model and backend, what it runs on, what the gate measured of it; and what was refused.
+import { bytes, count, digits, percent, plural, tiny } from "./format.js";
+import { html } from "./view.js";
+
+const STATES = {
+  ready: ["good", "●", "ready"],
+  starting: ["warn", "◐", "starting"],
+  stopped: ["faint", "○", "not running"],
+  down: ["bad", "✕", "down"],
+};
+
+export function Health({ models, refused, colour }) {
+  return html`<section id="health" aria-labelledby="health-title">
+    <h2 id="health-title">Health</h2>
+    <p class="lead">
+      Every backend is a process of its own. One that is not running starts when a row needs it; one that is down is
+      started again after a pause.
+    </p>
+    ${refused.map(
+      (one) => html`<div class="notice bad" key=${one.name} data-refused=${one.name}>
+        <strong>${one.name} was refused</strong>
+        <p>${one.reason}</p>
+      </div>`,
+    )}
+    ${models.map((one) => html`<${Model} key=${one.name} model=${one} colour=${colour} />`)}
+  </section>`;
+}
+
+function Model({ model, colour }) {
+  const [tone, sign] = model.ready ? STATES.ready : STATES.down;
+  return html`<div class="card model" data-model=${model.name}>
+    <h3>
+      <span class=${`state ${tone}`} title=${model.ready ? "ready" : "not ready"}><span aria-hidden="true">${sign} </span></span>
+      ${model.name} <span class="faint">version ${model.version}</span>
+      ${!model.ready && html`<span class="bad"> not ready</span>`}
+    </h3>
+    <p class="faint">
+      From ${model.framework}, ${model.layer}. Labels: ${model.labels.join(", ")}. Texts of up to
+      ${" "}${plural(model.max_tokens, "token")}.
+    </p>
+    <table class="stacking">
+      <caption class="hidden">Backends of ${model.name}</caption>
+      <thead>
+        <tr>
+          <th scope="col">Backend</th>
+          <th scope="col">State</th>
+          <th scope="col" class="number">Workers</th>
+          <th scope="col" class="number">Restarts</th>
+          <th scope="col" class="number">Memory</th>
+          <th scope="col" class="number">CPU</th>
+          <th scope="col" class="number">Difference to source</th>
+          <th scope="col" class="number">Padding changes</th>
+          <th scope="col" class="number">Same labels</th>
+          <th scope="col" class="number">Accuracy</th>
+        </tr>
+      </thead>
+      <tbody>
+        ${model.backends.map((one) => html`<${Backend} key=${one.name} one=${one} colour=${colour(one.name)} />`)}
+      </tbody>
+    </table>
+    ${Object.entries(model.refused_artifacts).map(
+      ([kind, reason]) => html`<p class="refused" key=${kind}>
+        <strong class="warn">${kind} was not published:</strong> ${reason}
+      </p>`,
+    )}
+  </div>`;
+}
+
+function Backend({ one, colour }) {
+  const [tone, sign, word] = STATES[one.state];
+  return html`<tr data-backend=${one.name}>
+    <th scope="row">
+      <i class="dot" style=${{ background: colour }}></i>${one.name}
+      ${one.preferred && html`<span class="tag" title="rows that name no backend go here">preferred</span>`}
+      ${!one.takes_free_rows && html`<span class="tag" title="serves only rows that name it">by name</span>`}
+    </th>
+    <td data-title="State" class="block">
+      <span class=${`state ${tone}`}><span aria-hidden="true">${sign} </span>${word}</span>
+      ${one.reason && html`<span class="reason">${one.reason}</span>`}
+    </td>
+    <td data-title="Workers" class="number">${count(one.workers)} of ${count(one.most_workers)}, ${plural(one.threads, "thread")}</td>
+    <td data-title="Restarts" class="number">${count(one.restarts)}</td>
+    <td data-title="Memory" class="number">${one.workers ? bytes(one.resident_bytes) : "–"}</td>
+    <td data-title="CPU" class="number">${one.cpu_share === null ? "–" : percent(one.cpu_share, 0)}</td>
+    <td data-title="Difference to source" class="number">${tiny(one.parity.max_abs_diff)}</td>
+    <td data-title="Padding changes" class="number">${tiny(one.parity.padding_invariance)}</td>
+    <td data-title="Same labels" class="number">${percent(one.parity.label_agreement)}</td>
+    <td data-title="Accuracy" class="number">${percent(one.parity.accuracy)}</td>
+  </tr>`;
+}
