@@ -42,6 +42,11 @@ export class History {
     return this.samples.map((one) => one.backends.find((other) => other.backend === backend)?.[figure] ?? null);
   }
 
+  /** The mean of one phase of one backend at every instant, ms; null where there was none. */
+  phase(backend, name) {
+    return this.series(backend, "phases_ms").map((phases) => phases?.[name] ?? null);
+  }
+
   /** Rows that waited at every instant. */
   queue() {
     return this.samples.map((one) => one.queued_rows);

@@ -1,5 +1,6 @@
 // "Live": how a model's backends do now, and how they did in the minutes that this tab has watched.
 import { bytes, count, digits, milliseconds, percent, plural } from "./format.js";
+import { PHASES, phaseColour } from "./colours.js";
 import { PhaseBar } from "./phases.js";
 import { Plot } from "./plot.js";
 import { html } from "./view.js";
@@ -102,6 +103,21 @@ function Figures({ model, history, colour }) {
               (one) => html`<div key=${one.backend}>
                 <dt><i class="dot" style=${{ background: colour(one.backend) }}></i>${one.backend} <b>${milliseconds(one.mean_ms)}</b></dt>
                 <dd><${PhaseBar} phases=${one.phases_ms} longest=${longest} /></dd>
+                <dd>
+                  <${Plot}
+                    title=${`Phases of ${one.backend} over time`}
+                    lines=${PHASES.map((phase) => ({
+                      label: phase,
+                      colour: phaseColour(phase),
+                      values: history.phase(one.backend, phase),
+                    }))}
+                    unit=" ms"
+                    height=${110}
+                    stacked
+                    bare
+                    ...${shared}
+                  />
+                </dd>
               </div>`,
             )}
           </dl>`}

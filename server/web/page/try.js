@@ -167,7 +167,8 @@ function Verdict({ answer, answered }) {
     ? html` <span class="warn">The text was cut to ${plural(answered[0].tokens, "token")}.</span>`
     : "";
   if (answered.length === 1) {
-    return html`<p class="verdict">Only ${answered[0].backend} answered: <strong>${answered[0].label}</strong>.${silent}${cut}</p>`;
+    const who = failed ? `Only ${answered[0].backend} answered` : `${answered[0].backend} is the only backend`;
+    return html`<p class="verdict">${who}: <strong>${answered[0].label}</strong>.${silent}${cut}</p>`;
   }
   const difference = html`<span class="faint">
     Largest difference between any two of their probabilities: <b>${tiny(answer.max_difference)}</b>.
