@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,15 @@ def test_every_vendored_library_has_its_licence_beside_it_and_its_version_in_its
     assert len(versions) == 3
     for one in versions:
         assert f"LICENSE-{one}" in names
+
+
+def test_the_package_takes_every_file_of_the_page_along() -> None:
+    root = Path(__file__).parents[2]
+    settings = tomllib.loads((root / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["server.web"]
+    packed = {path for pattern in patterns for path in (root / "server/web").glob(pattern) if path.is_file()}
+    assert packed == {path for path in (root / "server/web/page").rglob("*") if path.is_file()}
+    assert {str(path.relative_to(root / "server/web/page")) for path in packed} == set(read_assets())
 
 
 async def test_no_path_reaches_a_file_beside_the_page(served: Served) -> None:
