@@ -13,8 +13,9 @@ export function Health({ models, refused, colour }) {
   return html`<section id="health" aria-labelledby="health-title">
     <h2 id="health-title">Health</h2>
     <p class="lead">
-      Every backend is a process of its own. One that is not running starts when a row needs it; one that is down is
-      started again after a pause.
+      Every backend has processes of its own. One that is not running starts when a row needs it; one that is down is
+      started again after a pause. Parity, padding, label and accuracy are what let it be published: how far its answers
+      are from its source's, and a row's in a batch from the same row's alone.
     </p>
     ${refused.map(
       (one) => html`<div class="notice bad" key=${one.name} data-refused=${one.name}>
@@ -45,13 +46,13 @@ function Model({ model, colour }) {
           <th scope="col">Backend</th>
           <th scope="col">State</th>
           <th scope="col" class="number">Workers</th>
-          <th scope="col" class="number">Restarts</th>
-          <th scope="col" class="number">Memory</th>
-          <th scope="col" class="number">CPU</th>
-          <th scope="col" class="number">Difference to source</th>
-          <th scope="col" class="number">Padding changes</th>
-          <th scope="col" class="number">Same labels</th>
-          <th scope="col" class="number">Accuracy</th>
+          <th scope="col" class="number" title="workers started in place of lost ones">Restarts</th>
+          <th scope="col" class="number" title="resident, of its workers">Memory</th>
+          <th scope="col" class="number" title="of one core, of its workers">CPU</th>
+          <th scope="col" class="number" title="largest difference of an output from the source's, on held-out text">Parity</th>
+          <th scope="col" class="number" title="largest difference of a row in a batch from the row alone">Padding</th>
+          <th scope="col" class="number" title="rows that got the source's label">Same label</th>
+          <th scope="col" class="number" title="on labelled held-out text">Accuracy</th>
         </tr>
       </thead>
       <tbody>
@@ -78,13 +79,13 @@ function Backend({ one, colour }) {
       <span class=${`state ${tone}`}><span aria-hidden="true">${sign} </span>${word}</span>
       ${one.reason && html`<span class="reason">${one.reason}</span>`}
     </td>
-    <td data-title="Workers" class="number">${count(one.workers)} of ${count(one.most_workers)}, ${plural(one.threads, "thread")}</td>
+    <td data-title="Workers" class="number">${count(one.workers)} of ${count(one.instances)}, ${plural(one.threads, "thread")}</td>
     <td data-title="Restarts" class="number">${count(one.restarts)}</td>
     <td data-title="Memory" class="number">${one.workers ? bytes(one.resident_bytes) : "–"}</td>
     <td data-title="CPU" class="number">${one.cpu_share === null ? "–" : percent(one.cpu_share, 0)}</td>
-    <td data-title="Difference to source" class="number">${tiny(one.parity.max_abs_diff)}</td>
-    <td data-title="Padding changes" class="number">${tiny(one.parity.padding_invariance)}</td>
-    <td data-title="Same labels" class="number">${percent(one.parity.label_agreement)}</td>
+    <td data-title="Parity" class="number">${tiny(one.parity.largest_difference)}</td>
+    <td data-title="Padding" class="number">${tiny(one.parity.padding_invariance)}</td>
+    <td data-title="Same label" class="number">${percent(one.parity.label_agreement)}</td>
     <td data-title="Accuracy" class="number">${percent(one.parity.accuracy)}</td>
   </tr>`;
 }

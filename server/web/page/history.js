@@ -10,20 +10,15 @@ export class History {
 
   /** Keep an answer, taken at `at_s` (s since the epoch), and forget those that are too old. */
   add(answer, at_s) {
-    this.windowS = answer.window_s;
-    const before = this.samples.at(-1);
-    const seconds = before ? answer.time_s - before.time_s : null;
-    const backends = answer.backends.map((one) => {
-      const earlier = before?.backends.find((other) => other.backend === one.backend);
-      // a server that was started again counts from zero: no share for that one sample
-      const spent = earlier ? one.cpu_s - earlier.cpu_s : -1;
-      return { ...one, cpu_share: seconds > 0 && spent >= 0 ? spent / seconds : null };
-    });
-    this.samples.push({ ...answer, backends, at_s });
+    const { latency, queued_rows, expected_wait_us, batch_sizes } = answer;
+    this.windowS = Math.round(latency.window_s);
+    const backends = latency.backends.map((one) => figures(one, latency.window_s));
+    this.samples.push({ at_s, queued_rows, expected_wait_us, backends, batch_sizes });
     this.samples = this.samples.filter((one) => one.at_s >= at_s - KEPT_S);
-    for (const { backend, batch_sizes } of backends) {
+    for (const [backend, sizes] of Object.entries(batch_sizes)) {
       const base = this.#first.get(backend);
-      if (!base || shrunk(base, batch_sizes)) this.#first.set(backend, batch_sizes);
+      // a server that was started again counts from zero
+      if (!base || shrunk(base, sizes)) this.#first.set(backend, sizes);
     }
   }
 
@@ -60,10 +55,11 @@ export class History {
   /** Batches by their number of rows since this history began: [{ backend, sizes: Map(rows -> batches) }]. */
   sizes() {
     const found = [];
-    for (const { backend, batch_sizes } of this.samples.at(-1)?.backends ?? []) {
-      const base = this.#first.get(backend);
+    const newest = this.samples.at(-1)?.batch_sizes ?? {};
+    for (const backend of this.backends()) {
+      const base = this.#first.get(backend) ?? {};
       const sizes = new Map();
-      for (const [rows, batches] of Object.entries(batch_sizes)) {
+      for (const [rows, batches] of Object.entries(newest[backend] ?? {})) {
         const more = batches - (base[rows] ?? 0);
         if (more > 0) sizes.set(Number(rows), more);
       }
@@ -71,6 +67,28 @@ export class History {
     }
     return found;
   }
+}
+
+/** What the page shows of a backend's report: null where nothing was executed. */
+function figures(report, window_s) {
+  const busy = report.rows > 0;
+  const of = Object.fromEntries(report.phases.filter((one) => one.count > 0).map((one) => [one.phase, one]));
+  const phases = Object.fromEntries(Object.entries(of).map(([name, one]) => [name, one.mean_us / 1000]));
+  const { request: mean_ms = null, ...phases_ms } = phases;
+  return {
+    backend: report.backend,
+    rows: report.rows,
+    rows_per_s: report.rows_per_s,
+    mean_batch: busy ? report.mean_batch_rows : null,
+    padding: busy ? report.padding_ratio : null,
+    cpu_share: report.execute_cpu_us / 1e6 / window_s,
+    cpu_ms_per_row: busy ? report.cpu_us_per_row / 1000 : null,
+    resident_bytes: report.resident_bytes,
+    mean_ms,
+    phases_ms,
+    p50_ms: of.request ? of.request.p50_us / 1000 : null,
+    p99_ms: of.request ? of.request.p99_us / 1000 : null,
+  };
 }
 
 function shrunk(base, counts) {

@@ -1,5 +1,5 @@
 // "Live": how a model's backends do now, and how they did in the minutes that this tab has watched.
-import { bytes, count, digits, milliseconds, percent, plural } from "./format.js";
+import { count, digits, milliseconds, percent, plural } from "./format.js";
 import { PHASES, phaseColour } from "./colours.js";
 import { PhaseBar } from "./phases.js";
 import { Plot } from "./plot.js";
@@ -31,7 +31,7 @@ export function Live({ models, model, history, colour, onModel, stale }) {
 function Figures({ model, history, colour }) {
   const now = history.samples.at(-1);
   const seen = history.backends();
-  const busy = now.backends.filter((one) => one.rows > 0);
+  const busy = now.backends.filter((one) => one.mean_ms !== null);
   const to = now.at_s;
   const from = Math.min(to - LEAST_SPAN_S, history.samples[0].at_s);
   const lines = (figure) =>
@@ -54,7 +54,8 @@ function Figures({ model, history, colour }) {
             <th scope="col" class="number">p99</th>
             <th scope="col" class="number">Mean batch</th>
             <th scope="col" class="number">Padding</th>
-            <th scope="col" class="number">Batch CPU</th>
+            <th scope="col" class="number" title="of the workers while they execute">CPU a row</th>
+            <th scope="col" class="number" title="of one core, while they execute">CPU</th>
           </tr>
         </thead>
         <tbody>
@@ -66,14 +67,15 @@ function Figures({ model, history, colour }) {
               <td data-title="p99" class="number">${milliseconds(one.p99_ms)}</td>
               <td data-title="Mean batch" class="number">${rows(one.mean_batch)}</td>
               <td data-title="Padding" class="number">${times(one.padding)}</td>
-              <td data-title="Batch CPU" class="number">${percent(one.cpu_share, 0)}</td>
+              <td data-title="CPU a row" class="number">${milliseconds(one.cpu_ms_per_row)}</td>
+              <td data-title="CPU" class="number">${percent(one.cpu_share, 0)}</td>
             </tr>`,
           )}
           <tr class="sum">
             <th scope="row">Queue</th>
-            <td colspan="6">
+            <td colspan="7">
               <b id="queued">${count(now.queued_rows)}</b> ${now.queued_rows === 1 ? "row waits" : "rows wait"}
-              ${now.expected_wait_s > 0 && `; a new one would wait about ${milliseconds(1000 * now.expected_wait_s)}`}
+              ${now.expected_wait_us > 0 && `; a new one would wait about ${milliseconds(now.expected_wait_us / 1000)}`}
             </td>
           </tr>
         </tbody>

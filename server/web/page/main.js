@@ -58,8 +58,8 @@ class Page extends Component {
       const earlier = before.find((one) => one.name === model.name);
       for (const backend of model.backends) {
         const one = earlier?.backends.find((other) => other.name === backend.name);
-        const spent = one ? backend.cpu_s - one.cpu_s : -1;
-        backend.cpu_share = spent >= 0 ? spent / (answer.time_s - this.knownAt) : null;
+        const spent_us = one ? backend.worker_cpu_us - one.worker_cpu_us : -1; // less where a worker ended
+        backend.cpu_share = spent_us >= 0 ? spent_us / 1e6 / (answer.time_s - this.knownAt) : null;
       }
     }
     this.knownAt = answer.time_s;

@@ -31,3 +31,8 @@ export function PhaseBar({ phases, longest }) {
     </dl>
   </div>`;
 }
+
+/** Phases as the server writes them (`decode_us`, ...) in milliseconds, by their names. */
+export function inMilliseconds(phases) {
+  return Object.fromEntries(PHASES.map((name) => [name, phases[`${name}_us`] / 1000]));
+}

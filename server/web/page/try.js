@@ -1,7 +1,7 @@
 // "Try it": one text through every backend of a model, side by side.
 import { CallFailed, api } from "./api.js";
 import { bytes, digits, milliseconds, percent, plural, tiny } from "./format.js";
-import { PhaseBar } from "./phases.js";
+import { PhaseBar, inMilliseconds } from "./phases.js";
 import { Component, html } from "./view.js";
 
 const EXAMPLES = [
@@ -116,38 +116,61 @@ function Failure({ failure }) {
 }
 
 function Answers({ answer, colour }) {
-  const answered = answer.answers.filter((one) => !one.error);
-  const longest = Math.max(0, ...answered.map((one) => total(one.phases_ms)));
+  const rows = answer.backends.map(row);
+  const longest = Math.max(0, ...rows.filter((one) => !one.error).map((one) => total(one.phases)));
   const shown = answer.text.length > SHOWN_CHARACTERS ? `${answer.text.slice(0, SHOWN_CHARACTERS)} …` : answer.text;
   return html`<div class="card answers">
     <blockquote>${shown}</blockquote>
-    <${Verdict} answer=${answer} answered=${answered} />
+    <${Verdict} agreement=${answer.agreement} rows=${rows} />
     <table class="stacking">
       <caption class="hidden">What each backend of ${answer.model} answered</caption>
       <thead>
         <tr>
           <th scope="col">Backend</th>
           <th scope="col">Answer</th>
+          <th scope="col" class="number" title="the largest between two probabilities of one label">Difference</th>
           <th scope="col" class="number">Total</th>
           <th scope="col" class="wide">By phase, ms</th>
           <th scope="col">Batch</th>
         </tr>
       </thead>
       <tbody>
-        ${answer.answers.map(
+        ${rows.map(
           (one) => html`<tr key=${one.backend} data-backend=${one.backend}>
             <th scope="row"><i class="dot" style=${{ background: colour(one.backend) }}></i>${one.backend}</th>
             ${one.error
-              ? html`<td colspan="4" class="bad block"><strong>${one.error.kind}</strong> ${one.error.message}</td>`
-              : html`<td data-title="Answer" class="block"><${Score} one=${one} labels=${answer.labels} colour=${colour(one.backend)} /></td>
-                  <td data-title="Total" class="number">${milliseconds(total(one.phases_ms))}</td>
-                  <td data-title="By phase, ms" class="block"><${PhaseBar} phases=${one.phases_ms} longest=${longest} /></td>
+              ? html`<td colspan="5" class="bad block"><strong>${one.error.kind}</strong> ${one.error.message}</td>`
+              : html`<td data-title="Answer" class="block">
+                    <${Score} one=${one} labels=${answer.labels} colour=${colour(one.backend)} />
+                  </td>
+                  <td data-title="Difference" class="number">
+                    ${one.backend === answer.reference
+                      ? html`<span class="faint" title="the others are measured from it">reference</span>`
+                      : tiny(one.difference)}
+                  </td>
+                  <td data-title="Total" class="number">${milliseconds(total(one.phases))}</td>
+                  <td data-title="By phase, ms" class="block"><${PhaseBar} phases=${one.phases} longest=${longest} /></td>
                   <td data-title="Batch">${batch(one)}</td>`}
           </tr>`,
         )}
       </tbody>
     </table>
   </div>`;
+}
+
+/** A row of the table: what one backend made of the one text. */
+function row({ backend, held_to_float32, results, error, agreement }) {
+  const failed = error ?? results[0].error;
+  if (failed) return { backend, held: held_to_float32, error: failed };
+  const found = results[0].prediction;
+  return {
+    ...found,
+    backend,
+    held: held_to_float32,
+    error: null,
+    phases: inMilliseconds(found.phases),
+    difference: agreement.largest_difference,
+  };
 }
 
 function Score({ one, labels, colour }) {
@@ -159,9 +182,10 @@ function Score({ one, labels, colour }) {
   </div>`;
 }
 
-function Verdict({ answer, answered }) {
+function Verdict({ agreement, rows }) {
+  const answered = rows.filter((one) => !one.error);
   if (answered.length === 0) return html`<p class="verdict bad">No backend answered.</p>`;
-  const failed = answer.answers.length - answered.length;
+  const failed = rows.length - answered.length;
   const silent = failed ? html` <span class="bad">${plural(failed, "backend")} gave no answer.</span>` : "";
   const cut = answered.some((one) => one.truncated)
     ? html` <span class="warn">The text was cut to ${plural(answered[0].tokens, "token")}.</span>`
@@ -170,17 +194,26 @@ function Verdict({ answer, answered }) {
     const who = failed ? `Only ${answered[0].backend} answered` : `${answered[0].backend} is the only backend`;
     return html`<p class="verdict">${who}: <strong>${answered[0].label}</strong>.${silent}${cut}</p>`;
   }
-  const difference = html`<span class="faint">
-    Largest difference between any two of their probabilities: <b>${tiny(answer.max_difference)}</b>.
-  </span>`;
+  const held = answered.filter((one) => one.held).length;
+  const difference =
+    held < 2
+      ? ""
+      : html`<span class="faint">
+          Largest difference between any two probabilities${held < answered.length ? ", variants aside" : ""}:${" "}
+          <b>${tiny(agreement.largest_difference)}</b>.
+        </span>`;
   const labels = [...new Set(answered.map((one) => one.label))];
   if (labels.length === 1) {
     const all = answered.length === 2 ? "Both backends" : `All ${answered.length} backends`;
     const who = failed ? `${all} that answered` : all;
-    return html`<p class="verdict good"><span aria-hidden="true">✓ </span>${who} agree: <strong>${labels[0]}</strong>. ${difference}${silent}${cut}</p>`;
+    return html`<p class="verdict good">
+      <span aria-hidden="true">✓ </span>${who} agree: <strong>${labels[0]}</strong>. ${difference}${silent}${cut}
+    </p>`;
   }
   const sides = answered.map((one) => `${one.backend} says ${one.label}`).join(", ");
-  return html`<p class="verdict bad"><span aria-hidden="true">✗ </span>They disagree: ${sides}. ${difference}${silent}${cut}</p>`;
+  return html`<p class="verdict bad">
+    <span aria-hidden="true">✗ </span>They disagree: ${sides}. ${difference}${silent}${cut}
+  </p>`;
 }
 
 function batch(one) {
