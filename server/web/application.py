@@ -5,8 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from server.gateway import Gateway
 from server.web import assets, probes
+from server.web.calls import Calls
 
 _HEADERS = {
     # Nothing is loaded from elsewhere, nothing inline runs, nobody frames the page.
@@ -19,11 +19,11 @@ _HEADERS = {
 }
 
 
-def application(gateway: Gateway, registry: CollectorRegistry) -> web.Application:
-    """Return the application over a gateway."""
+def application(calls: Calls, registry: CollectorRegistry) -> web.Application:
+    """Return the application."""
     app = web.Application()
     app.on_response_prepare.append(_add_headers)
-    app.add_routes([*probes.routes(gateway, registry), *assets.routes()])
+    app.add_routes([*probes.routes(calls.gateway, registry), *calls.routes(), *assets.routes()])
     return app
 
 

@@ -152,7 +152,7 @@ async def test_an_overload_says_when_to_come_back(tmp_path: Path) -> None:
     ):
         batcher = served.batcher("model")
         batcher.hold()
-        waiting = served.app.gateway.models["model"].batcher.submit(
+        waiting = batcher.submit(
             served.app.gateway.models["model"].encoder.encode(["good"], truncate=False), arrival_ns=0
         )
         await eventually(lambda: batcher.queued_rows == 1)

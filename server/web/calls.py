@@ -1,0 +1,137 @@
+"""The page's calls: JSON faces of the use cases. Owns what a call must name, and how large it may be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from server.compare import CompareRequest, Comparison, compare
+from server.core.errors import InvalidInput, LockstepError, Overloaded
+from server.core.messages import ModelRef
+from server.core.timing import now_ns
+from server.counts import Statistics
+from server.gateway import Gateway
+from server.latency import latency_report
+from server.recent import Recent
+from server.web import documents
+from server.web.failures import answering_errors
+from server.web.posts import JsonCall, read_call
+
+LIVE_WINDOW_S = 10.0
+_COMPARE_S = 100.0
+"""Long: backends that do not run are started first, and a framework takes its time."""
+_ESCAPED = 6
+"""Bytes of JSON that one byte of text can take: `\\u0000`."""
+_BESIDE_THE_TEXT_BYTES = 4_096
+
+
+class CompareCall(JsonCall):
+    """What `/api/compare` takes."""
+
+    model: str = ""
+    text: str
+    truncate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The calls, over what they tell of."""
+
+    gateway: Gateway
+    statistics: Statistics
+    recent: Recent
+    max_text_bytes: int
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        """Return their routes."""
+        return [
+            web.post("/api/compare", answering_errors(self.compare)),
+            web.get("/api/models", answering_errors(self.models)),
+            web.get("/api/latency", answering_errors(self.latency)),
+            web.get("/api/live", answering_errors(self.live)),
+        ]
+
+    async def compare(self, request: web.Request) -> web.Response:
+        """Ask every backend of a model for one text."""
+        received_ns = now_ns()
+        call = await read_call(request, CompareCall, _ESCAPED * self.max_text_bytes + _BESIDE_THE_TEXT_BYTES)
+        comparison = await compare(
+            self.gateway,
+            CompareRequest(
+                model=call.model,
+                texts=[call.text],
+                backends=(),
+                received_ns=received_ns,
+                decoded_ns=now_ns(),
+                truncate=call.truncate,
+                deadline_ns=received_ns + int(_COMPARE_S * 1e9),
+            ),
+        )
+        if (error := _common_error(comparison)) is not None:
+            raise error
+        return web.json_response(documents.comparison(comparison))
+
+    async def models(self, request: web.Request) -> web.Response:
+        """Tell every model and backend, what was refused, and what the page must know of the server."""
+        return web.json_response(
+            {
+                "models": [documents.listed_model(served) for _, served in sorted(self.gateway.models.items())],
+                "refused": [documents.refused_model(one) for _, one in sorted(self.gateway.refused.items())],
+                "ready": self.gateway.ready,
+                "limits": {"text_bytes": self.max_text_bytes},
+                "time_s": time.monotonic(),  # against which the page holds the CPU time of the workers
+            }
+        )
+
+    async def latency(self, request: web.Request) -> web.Response:
+        """Tell how long rows took of late: of all models, or of one, or of one of its backends."""
+        query = request.query
+        report = await latency_report(
+            self.gateway,
+            self.recent,
+            model=query.get("model", ""),
+            backend=query.get("backend", ""),
+            window_s=_seconds(query),
+        )
+        return web.json_response(documents.latency(report))
+
+    async def live(self, request: web.Request) -> web.Response:
+        """Tell what moves, of one model: what the page asks every other second."""
+        served = self.gateway.model(ModelRef(request.query.get("model", "")))
+        manifest, batcher = served.manifest, served.batcher
+        report = await latency_report(
+            self.gateway, self.recent, model=manifest.name, backend="", window_s=LIVE_WINDOW_S
+        )
+        return web.json_response(
+            {
+                "queued_rows": batcher.queued_rows,
+                "expected_wait_us": int(batcher.expected_wait_s() * 1e6),
+                "batch_sizes": {
+                    one.name: self._sizes(manifest.name, manifest.version, one.name) for one in batcher.backends
+                },
+                "latency": documents.latency(report, by_length=False),
+            }
+        )
+
+    def _sizes(self, model: str, version: int, backend: str) -> Mapping[str, int]:
+        """Return the batches that completed since the server started, by their number of rows."""
+        sizes = self.statistics.backend(model, version, backend).sizes
+        return {str(rows): size.compute_infer.count for rows, size in sorted(sizes.items())}
+
+
+def _common_error(comparison: Comparison) -> LockstepError | None:
+    """Return what is wrong with the text itself, or with the whole call: then no backend has an answer to show."""
+    errors = [documents.failure(one.outcome) for one in comparison.backends]
+    first = errors[0]
+    same = all(type(one) is type(first) for one in errors)
+    return first if first is not None and same and isinstance(first, InvalidInput | Overloaded) else None
+
+
+def _seconds(query: Mapping[str, str]) -> float:
+    try:
+        return float(query.get("window_s", "0"))
+    except ValueError:
+        raise InvalidInput(f"window_s is {query['window_s']!r}: write a number of seconds") from None
