@@ -43,7 +43,7 @@ from server.scheduling.slots import WorkerSlots
 from server.security import InsecureConfiguration, Security
 from server.text.encoder import TextEncoder
 from server.tls import TlsFiles
-from server.web import application
+from server.web import Calls, application
 from server.web.guard import guard
 
 _log = logging.getLogger("lockstep.app")
@@ -127,10 +127,11 @@ class App:
         except RuntimeError as error:
             raise ConfigurationError(f"cannot listen on {self.config.grpc} (gRPC): is it in use?") from error
         host, _, port = self.config.http.rpartition(":")
-        pages = application(self.gateway, self.metrics.registry)
+        calls = Calls(self.gateway, self.statistics, self.recent, self.config.max_text_bytes)
+        pages = application(calls, self.metrics.registry)
         if tokens is not None:
             pages.middlewares.append(guard(tokens))
-        self._web = web.AppRunner(pages, access_log=None)
+        self._web = web.AppRunner(pages, access_log=None, handler_cancellation=True)
         await self._web.setup()
         try:
             context = tls.context if tls is not None else None
