@@ -5,13 +5,11 @@ const KEPT_S = 300;
 /** Figures of a model over time. `add` each answer of `api.live` as it comes. */
 export class History {
   samples = [];
-  windowS = 10;
   #first = new Map(); // backend -> the batch sizes counted when it was first seen
 
   /** Keep an answer, taken at `at_s` (s since the epoch), and forget those that are too old. */
   add(answer, at_s) {
     const { latency, queued_rows, expected_wait_us, batch_sizes } = answer;
-    this.windowS = Math.round(latency.window_s);
     const backends = latency.backends.map((one) => figures(one, latency.window_s));
     this.samples.push({ at_s, queued_rows, expected_wait_us, backends, batch_sizes });
     this.samples = this.samples.filter((one) => one.at_s >= at_s - KEPT_S);

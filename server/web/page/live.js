@@ -13,7 +13,7 @@ export function Live({ models, model, history, colour, onModel, stale }) {
   return html`<section id="live" aria-labelledby="live-title">
     <h2 id="live-title">Live</h2>
     <p class="lead">
-      How the backends do now, as the server measures it: over its last ${history.windowS} seconds, asked again every two.
+      How the backends do now, as the server measures it: over the last ten seconds or so, asked again every two.
     </p>
     <label class="field">
       <span>Model</span>
@@ -45,7 +45,7 @@ function Figures({ model, history, colour }) {
     </p>`}
     <div class="card">
       <table class="stacking pairs" id="now">
-        <caption>The last ${history.windowS} seconds</caption>
+        <caption>The last ten seconds or so</caption>
         <thead>
           <tr>
             <th scope="col">Backend</th>
@@ -97,9 +97,9 @@ function Figures({ model, history, colour }) {
       <${Sizes} history=${history} colour=${colour} />
     </div>
     <div class="card">
-      <h4>Where the time goes <span class="faint">a row's mean over the last ${history.windowS} seconds, ms</span></h4>
+      <h4>Where the time goes <span class="faint">a row's mean, ms: now, and over time</span></h4>
       ${busy.length === 0
-        ? html`<p class="faint">No rows in the last ${history.windowS} seconds.</p>`
+        ? html`<p class="faint">No rows of late.</p>`
         : html`<dl class="breakdown">
             ${busy.map(
               (one) => html`<div key=${one.backend}>
