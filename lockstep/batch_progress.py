@@ -82,6 +82,7 @@ class _Lines:
 
     def __call__(self, progress: RunProgress) -> None:
         now_s = time.monotonic()
+        figures = _figures(progress, self._pace)
         if progress.stage != self._stage:
             self._stage = progress.stage
             self._said_s = now_s
@@ -90,7 +91,7 @@ class _Lines:
         elif now_s - self._said_s >= _LINE_EVERY_S:
             self._said_s = now_s
             share = f"{progress.done / progress.total:.0%}, " if progress.total else ""
-            self._say(f"{share}{_figures(progress, self._pace)}{self._pace.left(progress)}")
+            self._say(f"{share}{figures}{self._pace.left(progress)}")
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)

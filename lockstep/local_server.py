@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
+import os
 import signal
 import socket
 import subprocess
@@ -17,6 +20,7 @@ from clients import CallError, SyncSentimentClient
 _READY_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 30.0
 _POLL_S = 0.1
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ServerFailed(Exception):
@@ -43,12 +47,25 @@ def local_server(repository: Path, log: Path, *flags: str) -> Iterator[LocalServ
     command += ["--grpc", server.grpc, "--http", server.http, *flags]
     with log.open("wb") as stream:
         # A session of its own: Ctrl-C is ours, and we stop the server in order.
-        process = subprocess.Popen(command, stdout=stream, stderr=stream, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+            preexec_fn=functools.partial(_end_with_parent, ctypes.CDLL(None), os.getpid()),
+        )
         try:
             _wait_until_ready(process, server, log)
             yield server
         finally:
             _stop(process)
+
+
+def _end_with_parent(libc: ctypes.CDLL, parent: int) -> None:
+    """Have the kernel stop this new process when its parent ends, on kill -9 too. Between fork and exec: no imports."""
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], server: LocalServer, log: Path) -> None:
