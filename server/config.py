@@ -23,12 +23,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from server.core.errors import LockstepError
 from server.logs import LogFormat
 from server.scheduling.policy import Order
 
 PolicyName = Literal["least_cost", "token_budget", "first_come", "none"]
 Count = Annotated[int, Field(ge=1)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")]
+
+
+class ConfigurationError(LockstepError):
+    """The server cannot start, or serve a model, as it is configured; the message says what to change."""
 
 
 class _Section(BaseModel):
@@ -84,6 +89,15 @@ class ServerConfig(_Section):
         bool, Field(description="Refuse to listen beyond this machine without TLS and tokens or client certificates.")
     ] = False
     reflection: Annotated[bool, Field(description="Describe the services to whoever may call them.")] = True
+
+    allow_load: Annotated[
+        bool,
+        Field(description="Let callers load and unload models (where there are tokens: those of the role admin)."),
+    ] = False
+    watch_repository: Annotated[
+        float | None,
+        Field(gt=0, description="Look for new versions each so many seconds, and load them while serving."),
+    ] = None
 
     policy: Annotated[PolicyName, Field(description="Which waiting rows are executed together.")] = "least_cost"
     order: Annotated[Order, Field(description="Which group of least_cost's plan goes first.")] = "shortest"

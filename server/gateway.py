@@ -6,8 +6,10 @@ A call's life here: find the model, check limits (bytes, then tokens), tokenise,
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +59,10 @@ class ServedModel:
 
 
 class Gateway:
-    """The models of a server, and what can be asked of them."""
+    """The models of a server, and what can be asked of them.
+
+    `models` is replaced as a whole where it changes, never changed: who goes through it sees one state of it.
+    """
 
     def __init__(
         self,
@@ -70,6 +75,9 @@ class Gateway:
     ) -> None:
         self.models = models
         self.refused = refused
+        self.unloaded: Mapping[str, int] = {}  # the version that was served
+        self.beside: tuple[ServedModel, ...] = ()  # have workers and take no calls: they warm up, or drain
+        self.restarts_of_gone: Counter[tuple[str, str]] = Counter()  # by model and backend
         self._limits = limits
         self._observer = observer
         self._clock_ns = clock_ns
@@ -78,6 +86,39 @@ class Gateway:
     def drain(self) -> None:
         """Be ready no more: what was accepted is answered, and others should go elsewhere."""
         self._draining = True
+
+    def serve(self, fresh: ServedModel) -> ServedModel | None:
+        """Let a model take the calls from now on; returns the version that took them until now."""
+        name = fresh.manifest.name
+        replaced = self.models.get(name)
+        self.models = {**self.models, name: fresh}
+        self.beside = tuple(one for one in self.beside if one is not fresh)
+        self.refused = _without(name, self.refused)
+        self.unloaded = _without(name, self.unloaded)
+        return replaced
+
+    def unload(self, name: str) -> ServedModel | None:
+        """Let a model take no calls any more; returns it, or None where it takes none."""
+        served = self.models.get(name)
+        if served is not None:
+            self.models = _without(name, self.models)
+            self.unloaded = {**self.unloaded, name: served.manifest.version}
+        return served
+
+    def stand_beside(self, served: ServedModel) -> None:
+        """Know of a version that has workers and takes no calls: not yet, or not any more."""
+        self.beside = (*self.beside, served)
+
+    def leave(self, served: ServedModel) -> None:
+        """Forget a version that stood beside, but for how often its workers were lost."""
+        self.beside = tuple(one for one in self.beside if one is not served)
+        for backend in served.batcher.backends:
+            self.restarts_of_gone[served.manifest.name, backend.name] += backend.restarts
+
+    def refuse(self, refusal: Refused) -> None:
+        """Say of a model that is not served why it is not."""
+        self.refused = {**self.refused, refusal.name: refusal}
+        self.unloaded = _without(refusal.name, self.unloaded)
 
     @property
     def ready(self) -> bool:
@@ -96,6 +137,8 @@ class Gateway:
         if ref.model in self.refused:
             raise ModelNotFound(f"model {ref.model} was refused: {self.refused[ref.model].reason}")
         served = self.models.get(ref.model)
+        if served is None and ref.model in self.unloaded:
+            raise ModelNotFound(f"model {ref.model} was unloaded; it takes no calls until it is loaded again")
         if served is None:
             known = ", ".join(sorted(self.models)) or "none"
             raise ModelNotFound(f"no model {ref.model!r} is served; served are: {known}")
@@ -109,6 +152,8 @@ class Gateway:
 
     def is_ready(self, ref: ModelRef) -> bool:
         """Whether the model, or the backend that is named, can execute now. Raises as `model` and `backend`."""
+        if ref.model in self.unloaded:
+            return False
         return self.backend(ref).ready if ref.backend else self.model(ref).batcher.ready
 
     async def predict(self, request: PredictRequest) -> Prediction:
@@ -151,12 +196,15 @@ class Gateway:
             self.count_failure(request.ref, request.received_ns, error)
             raise
 
-    def count_failure(self, ref: ModelRef, received_ns: int, error: LockstepError) -> None:
+    def count_failure(
+        self, ref: ModelRef, received_ns: int, error: LockstepError, served: ServedModel | None = None
+    ) -> None:
         """Count a call that failed as a whole, here or where it was read; a caller's inventions do not become labels.
 
-        `predict` and `begin` count what they raise.
+        It counts for the version that had it, `served`, or else would have it now. `predict` and `begin` count what
+        they raise.
         """
-        served = self._only if not ref.model else self.models.get(ref.model)
+        served = served or (self._only if not ref.model else self.models.get(ref.model))
         known = served is not None and any(one.name == ref.backend for one in served.batcher.backends)
         self._observer.call_failed(
             model=served.manifest.name if served else "",
@@ -181,8 +229,9 @@ class Gateway:
         try:
             served = self._checked(request)
             known, texts = self._screened(served, request)
-            encoded = await asyncio.to_thread(served.encoder.encode, texts, truncate=request.truncate)
-            return self._queue(served, request, _joined(known, encoded))
+            with served.batcher.expecting():  # it answers this call, whatever is loaded meanwhile
+                encoded = await asyncio.to_thread(served.encoder.encode, texts, truncate=request.truncate)
+                return self._queue(served, request, _joined(known, encoded))
         except LockstepError as error:
             self.count_failure(request.ref, request.received_ns, error)
             raise
@@ -278,7 +327,7 @@ class InFlight:
             try:
                 _raise_first(outcomes)
             except LockstepError as error:
-                self._gateway.count_failure(request.ref, request.received_ns, error)
+                self._gateway.count_failure(request.ref, request.received_ns, error, self._served)
                 raise
         prediction = Prediction(
             model=manifest.name,
@@ -293,6 +342,13 @@ class InFlight:
         last = prediction.last()
         self._gateway._observer.call_finished(prediction, last, last and prediction.phases(last))
         return prediction
+
+
+_Value = TypeVar("_Value")
+
+
+def _without(name: str, table: Mapping[str, _Value]) -> dict[str, _Value]:
+    return {key: value for key, value in table.items() if key != name}
 
 
 def _outcomes(encoded: Sequence[Encoding | InvalidInput], call: Call) -> list[Outcome]:

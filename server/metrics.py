@@ -7,7 +7,7 @@ families when they are scraped.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 
@@ -233,16 +233,28 @@ def _state(gateway: Gateway) -> Iterator[Metric]:
     )
     for name, served in gateway.models.items():
         wait.add_metric([name], served.batcher.expected_wait_s())
-        queue.add_metric([name], served.batcher.queued_rows)
         for backend in served.batcher.backends:
-            key = [name, backend.name]
-            ready.add_metric(key, float(backend.ready))
-            workers.add_metric(key, len(backend.workers))
-            budget.add_metric(key, backend.spec.launch.budget.threads)
-            restarts.add_metric(key, backend.restarts)
-            used = usage_of(worker.pid for worker in backend.workers)
-            cpu.add_metric(key, used.cpu_s)
-            memory.add_metric(key, used.resident_bytes)
+            ready.add_metric([name, backend.name], float(backend.ready))
+            budget.add_metric([name, backend.name], backend.spec.launch.budget.threads)
+    # A version that warms up or drains beside the one that takes the calls has rows and processes too.
+    queued: Counter[str] = Counter()
+    alive: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    lost = gateway.restarts_of_gone.copy()
+    for served in (*gateway.models.values(), *gateway.beside):
+        name = served.manifest.name
+        queued[name] += served.batcher.queued_rows
+        for backend in served.batcher.backends:
+            alive[name, backend.name] += [worker.pid for worker in backend.workers]
+            lost[name, backend.name] += backend.restarts
+    for name, rows in queued.items():
+        queue.add_metric([name], rows)
+    for key, pids in alive.items():
+        used = usage_of(pids)
+        workers.add_metric(key, len(pids))
+        cpu.add_metric(key, used.cpu_s)
+        memory.add_metric(key, used.resident_bytes)
+    for key, count in lost.items():
+        restarts.add_metric(key, count)
     own = psutil.Process().cpu_times()
     yield CounterMetricFamily("lockstep_gateway_cpu_seconds", "CPU time of the gateway", value=own.user + own.system)
     yield from (queue, wait, ready, workers, budget, memory, cpu, restarts)

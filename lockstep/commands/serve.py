@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from server.config import ServerConfig
+from server.config import ConfigurationError, ServerConfig
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -59,7 +59,6 @@ def serve(config: Path | None, check: bool, **flags: Any) -> None:
     from pydantic import ValidationError
 
     from server import logs
-    from server.app import ConfigurationError
 
     try:
         given = {name: value for name, value in flags.items() if value is not None}

@@ -8,6 +8,7 @@
     │   └── MessageTooLarge       over the limit of bytes; permanent
     ├── ModelNotFound
     ├── BackendNotFound
+    ├── LoadFailed                what is published cannot be served; until that changes, retrying cannot help
     ├── ModelNotReady             may be retried
     ├── BackendUnavailable        may be retried
     ├── RowFailed                 the backend fails on this very row; retrying cannot help
@@ -60,6 +61,10 @@ class ModelNotFound(LockstepError):
 
 class BackendNotFound(LockstepError):
     """The model has no backend of that name."""
+
+
+class LoadFailed(LockstepError):
+    """The version that is published cannot be served; what was served before goes on."""
 
 
 class ModelNotReady(LockstepError):

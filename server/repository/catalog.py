@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from server.core.artifact import ArtifactSpec, TensorSpec
-from server.repository.manifest import MANIFEST_FILE, Artifact, Manifest, Tensor
+from server.repository.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, Artifact, Manifest, Tensor
 from server.repository.onnx_references import external_files
 
 _CHUNK_BYTES = 1 << 20
@@ -23,6 +23,8 @@ _CHUNK_BYTES = 1 << 20
 
 class RefusedError(Exception):
     """A version cannot be served; the message names the file and what is wrong with it."""
+
+    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +73,33 @@ def scan(repository: Path) -> Catalog:
     if not repository.is_dir():
         raise NotADirectoryError(f"{repository} is not a folder: publish a model there first (lockstep export --help)")
     catalog = Catalog()
-    for folder in sorted(repository.iterdir()):
-        if folder.name.startswith(".") or not folder.is_dir():
-            continue
-        version = _highest_version(folder)
+    for name in _models(repository):
         try:
-            if version is None:
-                raise RefusedError(f"{folder.name}: holds no version (a folder named by a positive integer)")
-            catalog.models[folder.name] = read_version(folder / str(version))
+            catalog.models[name] = read_latest(repository, name)
         except RefusedError as error:
-            catalog.refused[folder.name] = Refused(folder.name, version, str(error))
+            catalog.refused[name] = Refused(name, error.version, str(error))
     return catalog
+
+
+def highest_versions(repository: Path) -> dict[str, int]:
+    """Return the highest version of each model that has one, unread; raises `OSError` where there is no repository."""
+    found = ((name, _highest_version(repository / name)) for name in _models(repository))
+    return {name: version for name, version in found if version is not None}
+
+
+def read_latest(repository: Path, name: str) -> PublishedModel:
+    """Read a model's highest version; raises `RefusedError`, `FileNotFoundError` where there is no such model."""
+    folder = repository / name
+    if not re.fullmatch(MODEL_NAME_PATTERN, name) or name.startswith(".") or not folder.is_dir():
+        raise FileNotFoundError(f"no model {name!r} is in the repository; there are: {', '.join(_models(repository))}")
+    version = _highest_version(folder)
+    if version is None:
+        raise RefusedError(f"{name}: holds no version (a folder named by a positive integer)")
+    try:
+        return read_version(folder / str(version))
+    except RefusedError as error:
+        error.version = version
+        raise
 
 
 def read_version(folder: Path) -> PublishedModel:
@@ -158,6 +176,10 @@ def _check_references(where: str, folder: Path, file: str, artifact: Artifact) -
     for location in sorted(locations):
         if (PurePosixPath(file).parent / location).as_posix() not in artifact.files:
             raise RefusedError(f"{where}: {file} keeps tensors in {location!r}, which is none of the artifact's files")
+
+
+def _models(repository: Path) -> list[str]:
+    return sorted(one.name for one in repository.iterdir() if not one.name.startswith(".") and one.is_dir())
 
 
 def _highest_version(folder: Path) -> int | None:

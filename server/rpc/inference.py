@@ -9,11 +9,12 @@ import grpc
 
 from protos import open_inference_pb2 as oip
 from server import __version__
-from server.core.errors import InvalidInput, LockstepError
+from server.core.errors import InvalidInput, LockstepError, NotPermitted
 from server.core.messages import Answer, ModelRef, Prediction, PredictRequest
 from server.core.timing import now_ns
 from server.counts import Counts, Duration, Statistics
 from server.gateway import Gateway, ServedModel
+from server.loading import Loader
 from server.rpc.model_config import INPUTS, model_config, outputs
 from server.rpc.status import CallInstants, parse, unary, unimplemented
 from server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams
@@ -25,8 +26,6 @@ SERVICE = "inference.GRPCInferenceService"
 EXTENSIONS = ("statistics", "model_repository", "model_configuration")
 _NO_SHARED_MEMORY = "this server takes tensors in messages only: send them in the request"
 _NOT_HERE = {
-    "RepositoryModelLoad": "models are not loaded on demand here: publish a version and start the server again",
-    "RepositoryModelUnload": "models are not unloaded on demand here",
     "TraceSetting": "there is no tracing here: every answer carries the time of its phases",
     "LogSettings": "logs are configured when the server starts",
     **dict.fromkeys(
@@ -53,8 +52,12 @@ _PARAMETERS = {
 class InferenceService:
     """The service over a gateway."""
 
-    def __init__(self, gateway: Gateway, statistics: Statistics, limits: StreamLimits) -> None:
+    def __init__(
+        self, gateway: Gateway, statistics: Statistics, limits: StreamLimits, loader: Loader | None = None
+    ) -> None:
+        """`loader`: None where models are neither loaded nor unloaded by call."""
         self._gateway = gateway
+        self._loader = loader
         self.streams = Streams("ModelStreamInfer", gateway, _StreamDialect(gateway), limits)
         self._statistics = statistics
 
@@ -73,6 +76,12 @@ class InferenceService:
                 "ModelStreamInfer": self.streams.handler(),
                 "ModelStatistics": unary("ModelStatistics", oip.ModelStatisticsRequest, self.model_statistics),
                 "RepositoryIndex": unary("RepositoryIndex", oip.RepositoryIndexRequest, self.repository_index),
+                "RepositoryModelLoad": unary(
+                    "RepositoryModelLoad", oip.RepositoryModelLoadRequest, self.repository_model_load
+                ),
+                "RepositoryModelUnload": unary(
+                    "RepositoryModelUnload", oip.RepositoryModelUnloadRequest, self.repository_model_unload
+                ),
                 **{method: unimplemented(method, reason) for method, reason in _NOT_HERE.items()},
             },
         )
@@ -140,8 +149,7 @@ class InferenceService:
         self, request: oip.RepositoryIndexRequest, instants: CallInstants
     ) -> oip.RepositoryIndexResponse:
         """List models and backends, and what was refused with the reason."""
-        if request.repository_name:
-            raise InvalidInput(f"no repository named {request.repository_name!r}: this server has one, without a name")
+        _check_repository(request.repository_name)
         index = oip.RepositoryIndexResponse.ModelIndex
         models = []
         for ref, served in self._references():
@@ -153,12 +161,46 @@ class InferenceService:
                 told = [": ".join(filter(None, [one.state, one.reason])) for one in backends]
                 reason = told[0] if ref.backend else "no backend is ready yet"
             models.append(index(name=str(ref), version=str(served.manifest.version), state=state, reason=reason))
+        for name, number in sorted(self._gateway.unloaded.items()):
+            models.append(index(name=name, version=str(number), state="UNAVAILABLE", reason="unloaded"))
         for refused in self._gateway.refused.values():
             version = "" if refused.version is None else str(refused.version)
             models.append(index(name=refused.name, version=version, state="UNAVAILABLE", reason=refused.reason))
         if request.ready:
             models = [model for model in models if model.state == "READY"]
         return oip.RepositoryIndexResponse(models=models)
+
+    async def repository_model_load(
+        self, request: oip.RepositoryModelLoadRequest, instants: CallInstants
+    ) -> oip.RepositoryModelLoadResponse:
+        """Serve a model's highest version in the repository; answers when it takes the calls."""
+        loader = self._allowed()
+        _check_repository(request.repository_name)
+        for name in sorted(request.parameters):
+            raise InvalidInput(
+                f"parameter {name!r} is not taken: a version is served as it was published; publish another one instead"
+            )
+        await loader.load(_model_name(request.model_name))
+        return oip.RepositoryModelLoadResponse()
+
+    async def repository_model_unload(
+        self, request: oip.RepositoryModelUnloadRequest, instants: CallInstants
+    ) -> oip.RepositoryModelUnloadResponse:
+        """Serve a model no more; answers when its rows are answered and its workers gone."""
+        loader = self._allowed()
+        _check_repository(request.repository_name)
+        for name, parameter in sorted(request.parameters.items()):
+            if name != "unload_dependents":
+                raise InvalidInput(f"parameter {name!r} is not known, only unload_dependents")
+            if parameter.WhichOneof("parameter_choice") != "bool_param":
+                raise InvalidInput("parameter unload_dependents must be a bool")
+        await loader.unload(_model_name(request.model_name))
+        return oip.RepositoryModelUnloadResponse()
+
+    def _allowed(self) -> Loader:
+        if self._loader is None:
+            raise NotPermitted("this server loads and unloads no model by call: start it with --allow-load for that")
+        return self._loader
 
     def _references(self) -> Iterator[tuple[ModelRef, ServedModel]]:
         for name, served in sorted(self._gateway.models.items()):
@@ -289,6 +331,20 @@ def _statistics(name: str, version: int, counts: Counts, used: Usage) -> oip.Mod
 
 def _duration(duration: Duration) -> oip.StatisticDuration:
     return oip.StatisticDuration(count=duration.count, ns=duration.ns)
+
+
+def _check_repository(name: str) -> None:
+    if name:
+        raise InvalidInput(f"no repository named {name!r}: this server has one, without a name")
+
+
+def _model_name(name: str) -> str:
+    """Return the name of a model as a whole."""
+    if not name:
+        raise InvalidInput("no model is named")
+    if "@" in name:
+        raise InvalidInput(f"{name!r} names a backend: models are loaded and unloaded with all their backends")
+    return name
 
 
 def _ref(name: str, version: str) -> ModelRef:

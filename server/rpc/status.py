@@ -5,6 +5,7 @@
     InvalidInput, InputTooLong         INVALID_ARGUMENT
     MessageTooLarge                    RESOURCE_EXHAUSTED   as gRPC itself says it; no pushback
     ModelNotFound, BackendNotFound     NOT_FOUND
+    LoadFailed                         FAILED_PRECONDITION
     ModelNotReady, BackendUnavailable  UNAVAILABLE          may be retried
     Overloaded                         RESOURCE_EXHAUSTED   may be retried after the pushback
     DeadlineExceeded                   DEADLINE_EXCEEDED
@@ -31,6 +32,7 @@ from server.core.errors import (
     DeadlineExceeded,
     InputTooLong,
     InvalidInput,
+    LoadFailed,
     LockstepError,
     MessageTooLarge,
     ModelNotFound,
@@ -49,6 +51,7 @@ STATUS: Mapping[type[LockstepError], grpc.StatusCode] = {
     MessageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     BackendNotFound: grpc.StatusCode.NOT_FOUND,
+    LoadFailed: grpc.StatusCode.FAILED_PRECONDITION,
     ModelNotReady: grpc.StatusCode.UNAVAILABLE,
     BackendUnavailable: grpc.StatusCode.UNAVAILABLE,
     RowFailed: grpc.StatusCode.INTERNAL,

@@ -102,8 +102,14 @@ class WorkerProcess:
             raise BackendUnavailable(f"cannot run {launch.python}: {error.strerror}") from error
         worker = cls(launch, process)
         loop = asyncio.get_running_loop()
-        await loop.connect_read_pipe(lambda: worker._stderr, process.stderr)
-        await loop.create_connection(lambda: worker._channel, sock=ours)
+        try:
+            await loop.connect_read_pipe(lambda: worker._stderr, process.stderr)
+            await loop.create_connection(lambda: worker._channel, sock=ours)
+        except BaseException:
+            process.kill()
+            ours.close()
+            await asyncio.to_thread(process.wait)
+            raise
         try:
             await worker._load()
         except BaseException:

@@ -133,7 +133,11 @@ class Backend:
         self._changed()
         try:
             worker = await WorkerProcess.start(self.spec.launch)
-            await self._know_costs(worker)
+            try:
+                await self._know_costs(worker)
+            except BaseException:
+                await worker.kill()  # cancelled, too: nobody else knows of it
+                raise
         except (BackendUnavailable, BatchFailed) as error:
             self._failed(f"cannot start: {error}")
             self.start_failed = True

@@ -11,6 +11,8 @@ where the configuration says `spread`, because their devices are separate.
 Workers: the preferred backend has one at once. Others, and more of the same, start when rows wait for them, and
 stop when they have been idle.
 
+A new version's batcher is warmed up before any row comes to it, and the old one's drained when none comes any more.
+
 A batch whose worker died, or that the runtime refused, may hold one row that is to blame. Its rows become
 suspects: each is executed alone, on the same backend, by a worker that is kept for suspects, so that the guilty
 row fails alone and delays no other. A worker can also die of something else at that moment, so a row is only
@@ -24,7 +26,8 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from server.core.errors import (
@@ -114,6 +117,13 @@ class Batcher:
         self._idle = [Wakeup() for _ in self.backends]  # wakes the idle workers of each backend
         self._idle_clock: asyncio.Task[None] | None = None
         self._held = False
+        self._expected = 0  # calls that will submit rows
+        self._executing = 0  # batches
+        self._settled = Wakeup()  # wakes who waits for the last row
+        self._warming: Mapping[str, int] | None = None  # workers to start although no row waits; None: none
+        self._replaces = False  # an older version is still there
+        self._changed = Wakeup()
+        self._on_top: list[Tenant] = []
         self._loops: list[asyncio.Task[None]] = []
 
     # ---- admission -------------------------------------------------------------------------------
@@ -208,6 +218,16 @@ class Batcher:
             for row in suspects:
                 row.abandoned = row.abandoned or row.call is call
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Announce rows that will be submitted before the block ends: who drains waits for them."""
+        self._expected += 1
+        try:
+            yield
+        finally:
+            self._expected -= 1
+            self._settled.notify()
+
     def _pin(self, backend: str | None) -> int:
         if backend is None:
             if all(one.start_failed for one in self._preference):
@@ -266,6 +286,32 @@ class Batcher:
 
         self._idle_clock = asyncio.create_task(self._tell_the_time())
 
+    async def warm_up(self, workers: Mapping[str, int], *, replaces: bool) -> None:
+        """Start, and know the costs of, so many workers of each backend and one that takes free rows.
+
+        Where it `replaces` an older version, they come on top of the bound on workers until `count_workers`. Raises
+        `BackendUnavailable` or `ModelNotReady` where one cannot start; then, and where it is cancelled, `stop` it.
+        """
+        self._warming, self._replaces = workers, replaces
+        self.start()
+        try:
+            while not self._warm(workers):
+                await self._changed.wait()
+        finally:
+            self._warming = None
+
+    def count_workers(self) -> None:
+        """Count the workers that came on top of the bound: those that they replaced have gone."""
+        self._replaces = False
+        while self._on_top:
+            self._slots.count(self._on_top.pop())
+
+    async def drain(self) -> None:
+        """Answer every row that is here or expected, then stop the workers. The caller sends no new ones."""
+        while self._expected or self._executing or len(self._backlog) or any(self._suspects.values()):
+            await self._settled.wait()
+        await self.stop()
+
     async def stop(self) -> None:
         """Stop the workers at once; rows that still wait fail as `ModelNotReady`."""
         tasks = [*self._loops, *self._quarantines.values()]
@@ -284,10 +330,18 @@ class Batcher:
     async def _run(self, backend: Backend, number: int) -> None:
         """Keep one worker of a backend alive for as long as rows may need it."""
         while True:
-            while not (self._needed(backend) or (self._standing_by(backend, number) and self._slots.free)):
+            while not (
+                self._needed(backend)
+                or (self._standing_by(backend, number) and self._slots.free)
+                or self._awaited(backend, number)
+            ):
                 await self._starting.wait()
             tenant = Tenant(self._idle[backend.index].notify)
-            await self._slots.enter(tenant)
+            if self._replaces and self._awaited(backend, number):
+                self._slots.enter_on_top(tenant)
+                self._on_top.append(tenant)
+            else:
+                await self._slots.enter(tenant)
             try:
                 await self._run_worker(backend, number, tenant)
             except BackendUnavailable as error:
@@ -296,6 +350,8 @@ class Batcher:
                 await asyncio.sleep(backend.backoff_s())
             finally:
                 self._slots.exit(tenant)
+                if tenant in self._on_top:
+                    self._on_top.remove(tenant)
 
     async def _run_worker(self, backend: Backend, number: int, tenant: Tenant) -> None:
         """Start a worker and feed it until it has been idle; raises `BackendUnavailable` where it dies."""
@@ -369,6 +425,14 @@ class Batcher:
 
     async def _execute(self, backend: Backend, worker: WorkerProcess, rows: list[Row]) -> None:
         """Execute rows together; each has its outcome, or became a suspect. Raises `BackendUnavailable`."""
+        self._executing += 1
+        try:
+            await self._execute_batch(backend, worker, rows)
+        finally:
+            self._executing -= 1
+            self._settled.notify()
+
+    async def _execute_batch(self, backend: Backend, worker: WorkerProcess, rows: list[Row]) -> None:
         dispatched_ns, began_ns = self._clock_ns(), time.thread_time_ns()
         batch = pad([row.encoding.ids for row in rows], self.spec.pad_id)
         padded_ns, more_waited = self._clock_ns(), len(self._backlog) > 0
@@ -419,6 +483,7 @@ class Batcher:
     def _fail(self, row: Row, error: LockstepError) -> None:
         row.call.resolve(row.index, error)
         self._observer.row_failed(self.spec.model, self.spec.version, row.pinned_to, error)
+        self._settled.notify()
 
     def _suspect(self, backend: Backend, rows: Sequence[Row], error: BackendUnavailable | BatchFailed) -> None:
         """Suspect every row of a batch that failed. One that was alone in a batch refused is guilty at once."""
@@ -527,6 +592,21 @@ class Batcher:
         stand_in = next((one for one in self._preference if not one.down), None)
         return number == 0 and (backend.down or backend is stand_in)
 
+    def _awaited(self, backend: Backend, number: int) -> bool:
+        """Whether whoever warms us up waits for this worker."""
+        if self._warming is None:
+            return False
+        return number < self._warming.get(backend.name, 0) or self._standing_by(backend, number)
+
+    def _warm(self, workers: Mapping[str, int]) -> bool:
+        """Whether the workers are there; raises `BackendUnavailable`, `ModelNotReady` where one cannot start."""
+        for name, count in workers.items():
+            self._pin(name)
+            if len(self._by_name[name].workers) < count:
+                return False
+        self._pin(None)
+        return self.ready
+
     def _needed(self, backend: Backend) -> bool:
         """Whether rows wait that another worker of this backend could take, and none that is ready is idle."""
         if not len(self._backlog) or backend.idle_workers or backend.starting:
@@ -539,6 +619,7 @@ class Batcher:
     def _backend_changed(self) -> None:
         self._preference = self._by_preference()
         self._notify()
+        self._changed.notify()
         self._readiness_changed()
 
     def _rows_arrived(self, backend: Backend | None) -> None:

@@ -26,6 +26,7 @@ def routes(gateway: Gateway, registry: CollectorRegistry) -> Sequence[web.RouteD
         for name, served in sorted(gateway.models.items()):
             for backend in served.batcher.backends:
                 lines.append(f"{name}@{backend.name}: {': '.join(filter(None, [backend.state, backend.reason]))}")
+        lines += [f"{name}: unloaded" for name in sorted(gateway.unloaded)]
         for refused in gateway.refused.values():
             lines.append(f"{refused.name}: refused: {refused.reason}")
         ready = gateway.ready

@@ -19,8 +19,8 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from protos import open_inference_pb2 as oip
 from protos import sentiment_pb2 as pb
-from server.app import App, ConfigurationError
-from server.config import ServerConfig
+from server.app import App
+from server.config import ConfigurationError, ServerConfig
 from tests import doubles
 from tests.serving import Served, serving, text_request
 
@@ -74,7 +74,7 @@ def repository(tmp_path: Path) -> Path:
 async def served(repository: Path, tmp_path: Path) -> AsyncIterator[Served]:
     tokens = tmp_path / "tokens"
     tokens.write_text(tokens_text(alice="infer", bob="admin"))
-    async with serving(repository, doubles.ADAPTERS, tokens=tokens) as one:
+    async with serving(repository, doubles.ADAPTERS, tokens=tokens, allow_load=True) as one:
         yield one
 
 
@@ -103,11 +103,18 @@ async def test_every_call_wants_a_token_but_health(served: Served) -> None:
     assert response.model_name == "model"
 
 
-async def test_changing_the_repository_wants_the_role_admin(served: Served) -> None:
-    call = served.channel.unary_unary(RELOAD)
-    assert await status(call(b"", metadata=ALICE)) == grpc.StatusCode.PERMISSION_DENIED
-    assert await status(call(b"", metadata=BOB)) != grpc.StatusCode.PERMISSION_DENIED
-    await served.inference.ModelInfer(text_request("model", "good"), metadata=BOB)
+async def test_changing_what_is_served_wants_the_role_admin(served: Served) -> None:
+    load, unload = served.inference.RepositoryModelLoad, served.inference.RepositoryModelUnload
+    for call, request in (
+        (load, oip.RepositoryModelLoadRequest(model_name="model")),
+        (unload, oip.RepositoryModelUnloadRequest(model_name="model")),
+    ):
+        assert await status(call(request, metadata=ALICE)) == grpc.StatusCode.PERMISSION_DENIED
+        await served.inference.ModelInfer(text_request("model", "good"), metadata=BOB)
+        assert await status(call(request, metadata=BOB)) == grpc.StatusCode.OK
+    assert await status(served.inference.ModelInfer(text_request("model", "good"), metadata=ALICE)) == (
+        grpc.StatusCode.NOT_FOUND
+    )
 
 
 async def test_a_streams_messages_are_authorised_with_their_stream(served: Served) -> None:

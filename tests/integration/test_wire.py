@@ -147,7 +147,6 @@ async def test_methods_that_are_not_there_are_unimplemented(served: Served) -> N
     missing = {
         "SystemSharedMemoryStatus": "send them in the request",
         "CudaSharedMemoryRegister": "send them in the request",
-        "RepositoryModelLoad": "not loaded on demand",
         "TraceSetting": "phases",
         "NoSuchMethod": "",
     }

@@ -7,8 +7,8 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from lockstep.commands.serve import serve
-from server.app import App, ConfigurationError
-from server.config import ServerConfig
+from server.app import App
+from server.config import ConfigurationError, ServerConfig
 from tests import doubles
 
 FILE = """
