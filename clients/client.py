@@ -32,6 +32,8 @@ from protos import sentiment_pb2 as wire
 
 Answer = TypeVar("Answer")
 Mode = Literal["stream", "unary"]
+LOAD_TIMEOUT_S = 300.0
+"""A version is read, started and measured before it takes calls."""
 TRANSPORTS: Mapping[Mode, type[StreamTransport] | type[GrpcTransport]] = {
     "stream": StreamTransport,
     "unary": GrpcTransport,
@@ -180,6 +182,29 @@ class SentimentClient:
             if found.name == name:
                 return ModelStatistics.from_wire(found)
         raise NotFound(f"the server keeps no statistics of {name!r}", code=grpc.StatusCode.NOT_FOUND)
+
+    async def load(self, model: str, *, timeout_s: float = LOAD_TIMEOUT_S) -> None:
+        """Have the server serve the model's highest published version; returns when that takes the calls.
+
+        Where it fails, or the time is over, the server goes on with what it served before. Raises `CallError`:
+        `NotFound` where there is no such model, `Conflict` where the version cannot be served, `NotPermitted` where
+        loading is switched off or we may not; `ValueError` where this client has several addresses.
+        """
+        self._check_one_address()
+        await self._call(wires.MODEL_LOAD, oip.RepositoryModelLoadRequest(model_name=model), timeout_s)
+
+    async def unload(self, model: str, *, timeout_s: float = LOAD_TIMEOUT_S) -> None:
+        """Have the server take no calls for the model; returns when what waited is answered and its workers are gone.
+
+        Raises as `load` does.
+        """
+        self._check_one_address()
+        await self._call(wires.MODEL_UNLOAD, oip.RepositoryModelUnloadRequest(model_name=model), timeout_s)
+
+    def _check_one_address(self) -> None:
+        """Raise `ValueError` where a call that changes a server would reach one of several, and not the others."""
+        if len(self.addresses) > 1:
+            raise ValueError(f"each server loads its own models: call {', '.join(self.addresses)} one by one")
 
     async def _call(self, method: Method[Request, Response], request: Request, timeout_s: float | None) -> Response:
         return await self._until_final(

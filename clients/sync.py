@@ -7,7 +7,7 @@ import threading
 from collections.abc import Coroutine, Sequence
 from typing import Any, Self, TypeVar
 
-from clients.client import Mode, SentimentClient
+from clients.client import LOAD_TIMEOUT_S, Mode, SentimentClient
 from clients.credentials import Credentials
 from clients.errors import ClientNotOpen
 from clients.results import ModelMetadata, ModelStatistics, Result, ServedModel, ServerMetadata
@@ -108,6 +108,14 @@ class SyncSentimentClient:
     def statistics(self, model: str, backend: str | None = None, *, timeout_s: float | None = None) -> ModelStatistics:
         """See `SentimentClient.statistics`."""
         return self._run(self._client.statistics(model, backend, timeout_s=timeout_s))
+
+    def load(self, model: str, *, timeout_s: float = LOAD_TIMEOUT_S) -> None:
+        """See `SentimentClient.load`."""
+        self._run(self._client.load(model, timeout_s=timeout_s))
+
+    def unload(self, model: str, *, timeout_s: float = LOAD_TIMEOUT_S) -> None:
+        """See `SentimentClient.unload`."""
+        self._run(self._client.unload(model, timeout_s=timeout_s))
 
     def _run(self, call: Coroutine[Any, Any, Answer]) -> Answer:
         if self._loop is None:

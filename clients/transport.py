@@ -44,6 +44,10 @@ MODEL_READY: Final = _inference("ModelReady", oip.ModelReadyRequest, oip.ModelRe
 MODEL_METADATA: Final = _inference("ModelMetadata", oip.ModelMetadataRequest, oip.ModelMetadataResponse)
 MODEL_STATISTICS: Final = _inference("ModelStatistics", oip.ModelStatisticsRequest, oip.ModelStatisticsResponse)
 REPOSITORY_INDEX: Final = _inference("RepositoryIndex", oip.RepositoryIndexRequest, oip.RepositoryIndexResponse)
+MODEL_LOAD: Final = _inference("RepositoryModelLoad", oip.RepositoryModelLoadRequest, oip.RepositoryModelLoadResponse)
+MODEL_UNLOAD: Final = _inference(
+    "RepositoryModelUnload", oip.RepositoryModelUnloadRequest, oip.RepositoryModelUnloadResponse
+)
 
 
 class Transport(Protocol):

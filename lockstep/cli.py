@@ -15,6 +15,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("lockstep.commands.serve:serve", "Serve a model repository over gRPC."),
     "classify": ("lockstep.commands.classify:classify", "Classify texts with a running server."),
     "batch": ("lockstep.commands.batch:batch", "Classify the texts of a whole file."),
+    "load": ("lockstep.commands.load:load", "Have a running server serve a model's newest version."),
+    "unload": ("lockstep.commands.load:unload", "Have a running server serve a model no more."),
     "loadtest": ("lockstep.commands.loadtest:loadtest", "Load-test the backends of a running server side by side."),
 }
 """Name -> (`module:object`, the help line shown in the list)."""
