@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.errors import BackendUnavailable, InvalidInput, LockstepError, ModelNotReady
+from server.core.errors import BackendUnavailable, InvalidInput, LockstepError, ModelNotFound, ModelNotReady
 from server.core.messages import Answer, ModelRef, Prediction, PredictRequest
 from server.gateway import Gateway, ServedModel
 
@@ -70,7 +70,8 @@ async def compare(gateway: Gateway, request: CompareRequest) -> Comparison:
 
     Raises `InvalidInput`, `ModelNotFound`, `BackendNotFound` where nobody can be asked.
     """
-    served = gateway.model(_model_only(request.model))
+    ref = _model_only(request.model)
+    served = gateway.model(ref)
     names = _backends(served, request.backends)
     texts = len(request.texts)
     gateway.check_rows(texts * len(names), f" ({texts} texts x {len(names)} backends)")
@@ -80,6 +81,8 @@ async def compare(gateway: Gateway, request: CompareRequest) -> Comparison:
             group.create_task(_ask(gateway, request, ModelRef(served.manifest.name, version, name))) for name in names
         ]
     outcomes = {name: task.result() for name, task in zip(names, tasks, strict=True)}
+    if any(isinstance(one, ModelNotFound) for one in outcomes.values()) and gateway.model(ref) is not served:
+        return await compare(gateway, request)  # another version took over before the backends were asked
     labels = len(served.labels)
     answered = {name: _probabilities(outcome, texts, labels) for name, outcome in outcomes.items()}
     exact = {name for name in names if _held_to_float32(served, name)}

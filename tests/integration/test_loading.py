@@ -145,6 +145,11 @@ async def under_load(served: Served) -> AsyncIterator[list[Load]]:
         response = await served.inference.ModelInfer(text_request("model", text(), text()))
         return int(response.model_version)
 
+    async def compare() -> int:
+        response = await served.sentiment.Compare(pb.CompareRequest(model="model", texts=[text()]))
+        assert not any(one.HasField("error") for one in response.backends)
+        return response.version
+
     async def long_call() -> int:  # tokenised off the event loop: it begins on one version and queues later
         request = pb.ClassifyRequest(model="model", texts=["good film " * 30] * 64)
         response = await served.sentiment.Classify(request)
@@ -163,7 +168,7 @@ async def under_load(served: Served) -> AsyncIterator[list[Load]]:
             answers.pop(answer.id).set_result(answer.response.version)
 
     listening = asyncio.ensure_future(listen())
-    loads = [Load(lambda: classify("model")) for _ in range(4)] + [Load(infer), Load(long_call)]
+    loads = [Load(lambda: classify("model")) for _ in range(4)] + [Load(infer), Load(compare), Load(long_call)]
     loads += [Load(lambda name=f"model@{backend}": classify(name)) for backend in (ONNX, TENSORFLOW)]
     loads += [Load(message) for _ in range(2)]
     try:
