@@ -14,6 +14,7 @@ from clients import transport as wires
 from clients.balanced_transport import BalancedTransport
 from clients.credentials import Credentials
 from clients.errors import CallError, ClientNotOpen, NotFound
+from clients.reports import Comparison, LatencyReport, ModelList
 from clients.results import (
     ModelMetadata,
     ModelStatistics,
@@ -111,8 +112,7 @@ class SentimentClient:
         Raises `CallError` where the call as a whole fails, `TypeError` for a bare string,
         `ValueError` for a backend without a model and for text that UTF-8 cannot encode.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts is a sequence of strings, not one string: pass [text]")
+        texts = _several(texts)
         name = served_name(model, backend)
         if not texts:
             return []
@@ -140,6 +140,51 @@ class SentimentClient:
             if not results:
                 raise
         return [results[row] for row in range(len(texts))]
+
+    async def compare(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str | None = None,
+        backends: Sequence[str] = (),
+        truncate: bool = False,
+        priority: int = 0,
+        timeout_s: float | None = None,
+    ) -> Comparison:
+        """Ask several backends of a model (all, where none is named) for the same texts at once.
+
+        A backend that fails has its error in the comparison and is not asked again; the others answer. Raises
+        `CallError` where nobody can be asked, `TypeError` for a bare string, `ValueError` for text that UTF-8 cannot
+        encode.
+        """
+        checked = classify_request(_several(texts), name=model or "", truncate=truncate, priority=priority)
+        request = wire.CompareRequest(
+            model=checked.model, texts=checked.texts, backends=backends, truncate=truncate, priority=priority
+        )
+        return Comparison.from_wire(await self._call(wires.COMPARE, request, timeout_s), texts=len(texts))
+
+    async def list_models(self, model: str | None = None, *, timeout_s: float | None = None) -> ModelList:
+        """Describe every model, or one: backends, devices, parity, what was refused; raises `CallError`.
+
+        `models` lists names and states alone, by the Open Inference Protocol, which other servers speak too.
+        """
+        request = wire.ListModelsRequest(model=model or "")
+        return ModelList.from_wire(await self._call(wires.LIST_MODELS, request, timeout_s))
+
+    async def latency_report(
+        self,
+        model: str | None = None,
+        backend: str | None = None,
+        *,
+        window_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> LatencyReport:
+        """Tell how long rows took of late, by backend, phase and length; raises `CallError`.
+
+        Of every model, of one, or of one of its backends; the server's window is a minute, where none is asked for.
+        """
+        request = wire.LatencyReportRequest(model=model or "", backend=backend or "", window_s=window_s or 0.0)
+        return LatencyReport.from_wire(await self._call(wires.LATENCY_REPORT, request, timeout_s))
 
     async def models(self, *, timeout_s: float | None = None) -> tuple[ServedModel, ...]:
         """List the models with their backends, ready or not; raises `CallError`."""
@@ -236,6 +281,13 @@ def addresses_of(address: str | Sequence[str]) -> tuple[str, ...]:
     if len(set(addresses)) < len(addresses):
         raise ValueError(f"an address is named twice in {address!r}")
     return addresses
+
+
+def _several(texts: Sequence[str]) -> Sequence[str]:
+    """Return the texts; raises `TypeError` for a bare string, which is a sequence of strings too."""
+    if isinstance(texts, str):
+        raise TypeError("texts is a sequence of strings, not one string: pass [text]")
+    return texts
 
 
 def served_name(model: str | None, backend: str | None = None) -> str:

@@ -118,24 +118,26 @@ def results_from_wire(response: wire.ClassifyResponse, *, rows: int) -> list[Res
     """Read every row of an answer to `rows` texts, in order; raises `ServerFailure` for a malformed one."""
     labels = tuple(response.labels)
     if len(response.results) != rows:
-        raise _malformed(f"{len(response.results)} results for {rows} texts")
-    return [_result(row, result, labels) for row, result in enumerate(response.results)]
+        raise malformed(f"{len(response.results)} results for {rows} texts")
+    return [result_from_wire(row, result, labels) for row, result in enumerate(response.results)]
 
 
-def _result(row: int, result: wire.Result, labels: tuple[str, ...]) -> Result:
+def result_from_wire(row: int, result: wire.Result, labels: tuple[str, ...]) -> Result:
+    """Read one row of an answer; raises `ServerFailure` for a malformed one."""
     match result.WhichOneof("outcome"):
         case "prediction":
             prediction = result.prediction
             if prediction.label not in labels or len(prediction.probabilities) != len(labels):
-                raise _malformed(f"row {row} does not fit the labels {labels}")
+                raise malformed(f"row {row} does not fit the labels {labels}")
             return Prediction.from_wire(prediction, labels)
         case "error":
             return RowError.from_wire(result.error)
         case _:
-            raise _malformed(f"row {row} is neither a prediction nor an error")
+            raise malformed(f"row {row} is neither a prediction nor an error")
 
 
-def _malformed(what: str) -> ServerFailure:
+def malformed(what: str) -> ServerFailure:
+    """Return the error of an answer that is not what the contract says."""
     return ServerFailure(f"malformed answer: {what}", code=grpc.StatusCode.INTERNAL)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 from clients.client import LOAD_TIMEOUT_S, Mode, SentimentClient
 from clients.credentials import Credentials
 from clients.errors import ClientNotOpen
+from clients.reports import Comparison, LatencyReport, ModelList
 from clients.results import ModelMetadata, ModelStatistics, Result, ServedModel, ServerMetadata
 from clients.retry import RetryPolicy
 from clients.transport import Connect
@@ -84,6 +85,38 @@ class SyncSentimentClient:
                 timeout_s=timeout_s,
             )
         )
+
+    def compare(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str | None = None,
+        backends: Sequence[str] = (),
+        truncate: bool = False,
+        priority: int = 0,
+        timeout_s: float | None = None,
+    ) -> Comparison:
+        """See `SentimentClient.compare`."""
+        return self._run(
+            self._client.compare(
+                texts, model=model, backends=backends, truncate=truncate, priority=priority, timeout_s=timeout_s
+            )
+        )
+
+    def list_models(self, model: str | None = None, *, timeout_s: float | None = None) -> ModelList:
+        """See `SentimentClient.list_models`."""
+        return self._run(self._client.list_models(model, timeout_s=timeout_s))
+
+    def latency_report(
+        self,
+        model: str | None = None,
+        backend: str | None = None,
+        *,
+        window_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> LatencyReport:
+        """See `SentimentClient.latency_report`."""
+        return self._run(self._client.latency_report(model, backend, window_s=window_s, timeout_s=timeout_s))
 
     def models(self, *, timeout_s: float | None = None) -> tuple[ServedModel, ...]:
         """See `SentimentClient.models`."""

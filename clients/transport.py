@@ -35,8 +35,15 @@ def _inference(name: str, request: type[Request], response: type[Response]) -> M
     return Method(f"/inference.GRPCInferenceService/{name}", request, response)
 
 
-CLASSIFY: Final = Method("/sentiment.v1.SentimentService/Classify", wire.ClassifyRequest, wire.ClassifyResponse)
+def _sentiment(name: str, request: type[Request], response: type[Response]) -> Method[Request, Response]:
+    return Method(f"/sentiment.v1.SentimentService/{name}", request, response)
+
+
+CLASSIFY: Final = _sentiment("Classify", wire.ClassifyRequest, wire.ClassifyResponse)
 CLASSIFY_STREAM: Final = "/sentiment.v1.SentimentService/ClassifyStream"
+COMPARE: Final = _sentiment("Compare", wire.CompareRequest, wire.CompareResponse)
+LIST_MODELS: Final = _sentiment("ListModels", wire.ListModelsRequest, wire.ListModelsResponse)
+LATENCY_REPORT: Final = _sentiment("LatencyReport", wire.LatencyReportRequest, wire.LatencyReportResponse)
 SERVER_LIVE: Final = _inference("ServerLive", oip.ServerLiveRequest, oip.ServerLiveResponse)
 SERVER_READY: Final = _inference("ServerReady", oip.ServerReadyRequest, oip.ServerReadyResponse)
 SERVER_METADATA: Final = _inference("ServerMetadata", oip.ServerMetadataRequest, oip.ServerMetadataResponse)

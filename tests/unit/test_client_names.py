@@ -4,10 +4,11 @@ import sys
 import clients
 
 PUBLIC = """
-CallError Cancelled ClientError ClientNotOpen Conflict Credentials DeadlineExceeded Duration InvalidInput ModelMetadata
-ModelStatistics NotAuthenticated NotFound NotImplementedThere NotPermitted Overloaded Phases Prediction Result
-RetryPolicy RowError RowsFailed SentimentClient ServedBackend ServedModel ServerFailure ServerMetadata
-SyncSentimentClient Tensor Unavailable raise_for_errors
+Agreement BackendAnswers BackendLatency CallError Cancelled ClientError ClientNotOpen Comparison Conflict Credentials
+DeadlineExceeded Duration GatewayLoad InvalidInput LatencyReport LengthLatency ListedBackend ListedModel ModelList
+ModelMetadata ModelStatistics NotAuthenticated NotFound NotImplementedThere NotPermitted Overloaded Parity
+PhaseLatency Phases Prediction RefusedModel Result RetryPolicy RowError RowsFailed SentimentClient ServedBackend
+ServedModel ServerFailure ServerMetadata SyncSentimentClient Tensor Unavailable raise_for_errors
 """
 
 
