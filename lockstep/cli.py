@@ -17,6 +17,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "batch": ("lockstep.commands.batch:batch", "Classify the texts of a whole file."),
     "load": ("lockstep.commands.load:load", "Have a running server serve a model's newest version."),
     "unload": ("lockstep.commands.load:unload", "Have a running server serve a model no more."),
+    "models": ("lockstep.commands.models:models", "List the models of a running server, and how exact they are."),
+    "latency": ("lockstep.commands.latency:latency", "Show where rows spend their time on a running server."),
     "loadtest": ("lockstep.commands.loadtest:loadtest", "Load-test the backends of a running server side by side."),
 }
 """Name -> (`module:object`, the help line shown in the list)."""

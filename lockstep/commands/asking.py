@@ -1,0 +1,57 @@
+"""What commands that ask a server one question share: options, exit codes, what is said when nobody answers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from lockstep.commands.credentials import credential_options
+
+if TYPE_CHECKING:
+    from clients import Credentials, SyncSentimentClient
+
+CALL_FAILED, NO_SERVER = 3, 4  # exit codes; 2 is click's own, for usage
+CONNECT_S = 3.0
+
+EXIT_CODES = (
+    "Exit codes: 0 answered; 2 wrong usage, or no such model or backend; 3 the call failed; 4 no server answers."
+)
+
+
+def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of whom to ask; the command gets `server`, `timeout_s`, `credentials` and `as_json`."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        credential_options,
+        click.option("--timeout", "timeout_s", default=30.0, show_default=True, metavar="SECONDS", help="Of a call."),
+        click.option("--server", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT"),
+    ):
+        command = option(command)
+    return functools.wraps(command)(command)
+
+
+@contextmanager
+def asking(server: str, timeout_s: float, credentials: Credentials) -> Iterator[SyncSentimentClient]:
+    """Connect to a server that answers; a call that fails ends the command, with the exit code that says how."""
+    from clients import CallError, DeadlineExceeded, InvalidInput, NotFound, SyncSentimentClient, Unavailable
+
+    try:
+        with SyncSentimentClient(server, timeout_s=timeout_s, credentials=credentials) as client:
+            try:
+                client.live(timeout_s=min(CONNECT_S, timeout_s))
+            except (Unavailable, DeadlineExceeded) as error:
+                _fail(f"no server answers at {server}: {error}\nStart one with: lockstep serve", NO_SERVER)
+            yield client
+    except (InvalidInput, NotFound, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+    except CallError as error:
+        _fail(f"{error.code.name}: {error}", CALL_FAILED)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    raise click.exceptions.Exit(exit_code)
