@@ -6,6 +6,7 @@ beside what the server says. `docs/load-testing.md` tells how to read it.
 
 from clients.loadtest.ceiling import Ceiling, CeilingUnknown, measure_ceiling
 from clients.loadtest.document import DocumentInvalid
+from clients.loadtest.find import Found, run_search
 from clients.loadtest.plan import FREE, LoadPlan
 from clients.loadtest.record import LoadRun, read_run, write_run
 from clients.loadtest.report import (
@@ -17,15 +18,18 @@ from clients.loadtest.report import (
     ServerView,
 )
 from clients.loadtest.run import Progress, Setting, loads_of, measure, run_loadtest, run_sweep
+from clients.loadtest.search import BackendSearch, SearchReport, Slo
 from clients.loadtest.session import LoadTestError
 from clients.loadtest.texts import TextsUnreadable
 
 __all__ = [
     "FREE",
     "BackendReport",
+    "BackendSearch",
     "Ceiling",
     "CeilingUnknown",
     "DocumentInvalid",
+    "Found",
     "LatencySummary",
     "LengthReport",
     "LoadPlan",
@@ -34,14 +38,17 @@ __all__ = [
     "LoadTestError",
     "Progress",
     "RoundReport",
+    "SearchReport",
     "ServerView",
     "Setting",
+    "Slo",
     "TextsUnreadable",
     "loads_of",
     "measure",
     "measure_ceiling",
     "read_run",
     "run_loadtest",
+    "run_search",
     "run_sweep",
     "write_run",
 ]

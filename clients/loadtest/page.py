@@ -1,4 +1,4 @@
-"""The report page: one self-contained HTML file from load reports. Holds what is plotted; no measuring.
+"""The report page: one self-contained HTML file from load reports. Owns what stands where; measures and draws nothing.
 
 The template is `page.html.j2` beside this file; plotly.js is embedded, so that the page opens anywhere.
 """
@@ -8,71 +8,106 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from clients.loadtest.latency import Latencies
+from clients.loadtest import figures
+from clients.loadtest.figures import Colours, Figure
 from clients.loadtest.report import BackendReport, LoadReport
-from clients.loadtest.table import describe
-from clients.loadtest.tally import LENGTH_EDGES, PHASES, length_label
+from clients.loadtest.search import SearchReport
+from clients.loadtest.summary import common_load, most_kept_up, sentences
+from clients.loadtest.table import ceiling_line, describe
 from clients.transport import is_loopback
 
-Figure = dict[str, Any]
-"""`data` and `layout` of plotly.js. Colours that follow the light or dark theme are the template's."""
+RUNTIME_COLOURS: Final = {"onnxruntime": "#3b6fe0", "tensorflow": "#e8812b", "torch": "#c2417c"}
+"""A runtime has its colour on every page, so that pages compare."""
 
-BACKEND_COLOURS: Final = ("#3b6fe0", "#e8812b", "#c2417c", "#2a9d7f", "#8b5fd6", "#b58a00", "#4ba3c7")
-PHASE_COLOURS: Final = {
-    "decode": "#b9c2d0",
-    "tokenize": "#7fb7c9",
-    "queue": "#f0b65a",
-    "pad": "#a8c686",
-    "transfer": "#8f9bd6",
-    "execute": "#3b6fe0",
-    "respond": "#cf8fb4",
-}
-PERCENTILES: Final = (10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.75, 99.9, 99.95, 99.99)
-TICKS: Final = (10.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
+OTHER_COLOURS: Final = ("#2a9d7f", "#8b5fd6", "#b58a00", "#4ba3c7", "#7d8794", "#5b8c2a", "#a35d3d")
 
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A figure with its place on the page."""
+    """A place on the page; what is drawn there depends on the load that is chosen, where there are several."""
 
     element: str
     title: str
     note: str
-    figure: Figure
+    figures: dict[str, Figure]  # by the load's key
     wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """A load that can be looked at more closely."""
+
+    key: str
+    name: str
+    backends: tuple[BackendReport, ...]
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A backend's figure to remember."""
+
+    backend: str
+    big: str
+    unit: str
+    small: tuple[tuple[str, str], ...]  # name, value
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
-    """One report on the page."""
+    """One model."""
 
     anchor: str
-    load: str
-    report: LoadReport
+    model: str
+    summary: tuple[str, ...]
+    tiles: tuple[Tile, ...]
+    about: str
+    warnings: tuple[str, ...]
+    curves: tuple[Plot, ...]
+    loads: tuple[Load, ...]
+    chosen: str  # a load's key
     plots: tuple[Plot, ...]
+    rows: tuple[tuple[LoadReport, BackendReport], ...]
+    interrupted: bool
 
 
 def write_page(
-    path: Path, reports: Sequence[LoadReport], *, title: str = "Load test", command: str | None = None
+    path: Path,
+    reports: Sequence[LoadReport],
+    *,
+    searches: Sequence[SearchReport] = (),
+    title: str = "Load test",
+    command: str | None = None,
 ) -> None:
     """Write the page, making its folder. Raises `ValueError` where there is nothing to show."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_page(reports, title=title, command=command), encoding="utf-8")
+    path.write_text(render_page(reports, searches=searches, title=title, command=command), encoding="utf-8")
 
 
-def render_page(reports: Sequence[LoadReport], *, title: str = "Load test", command: str | None = None) -> str:
+def render_page(
+    reports: Sequence[LoadReport],
+    *,
+    searches: Sequence[SearchReport] = (),
+    title: str = "Load test",
+    command: str | None = None,
+) -> str:
     """Return the page as HTML. Raises `ValueError` where there is nothing to show."""
     if not reports:
         raise ValueError("a page needs one report at least")
     colours = _colours(reports)
     sections = [
-        Section(f"report-{number}", describe(report.plan), report, _plots(report, f"plot-{number}", colours))
-        for number, report in enumerate(reports)
+        _section(
+            f"model-{number}",
+            [report for report in reports if report.plan.model == model],
+            [search for search in searches if search.model == model],
+            colours,
+        )
+        for number, model in enumerate(dict.fromkeys(report.plan.model for report in reports))
     ]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("clients.loadtest", "."),
@@ -82,14 +117,17 @@ def render_page(reports: Sequence[LoadReport], *, title: str = "Load test", comm
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["number"] = _number
+    first = reports[0]
     return environment.get_template("page.html.j2").render(
         title=title,
         command=command,
+        first=first,
+        ceiling=None if first.ceiling is None else ceiling_line(first.ceiling),
         sections=sections,
         colours=colours,
-        figures={plot.element: plot.figure for section in sections for plot in section.plots},
+        figures={plot.element: plot.figures for section in sections for plot in (*section.curves, *section.plots)},
         plotly_js=get_plotlyjs(),
-        shared=is_loopback(reports[0].plan.address),
+        shared=is_loopback(first.plan.address),
     )
 
 
@@ -98,245 +136,208 @@ def _number(value: float | None, digits: int = 1) -> str:
 
 
 def _colours(reports: Sequence[LoadReport]) -> dict[str, str]:
-    """Give each backend one colour on the whole page."""
+    """Give each backend one colour: its runtime's own, or where that is taken another."""
     names = dict.fromkeys(backend.backend for report in reports for backend in report.backends)
-    return {name: BACKEND_COLOURS[index % len(BACKEND_COLOURS)] for index, name in enumerate(names)}
+    found = {name: RUNTIME_COLOURS[name] for name in names if name in RUNTIME_COLOURS}
+    others = [name for name in names if name not in found]
+    return {**found, **{name: OTHER_COLOURS[index % len(OTHER_COLOURS)] for index, name in enumerate(others)}}
 
 
-def _plots(report: LoadReport, prefix: str, colours: dict[str, str]) -> tuple[Plot, ...]:
-    backends = [backend for backend in report.backends if backend.rows]
-    if not backends:
-        return ()
-    since = "from its intended start" if report.plan.mode == "open" else "from its sending"
-    return (
-        Plot(
-            f"{prefix}-percentiles",
-            "Latency by percentile",
-            f"Of a call, {since} to its answer. Further right: rarer and slower.",
-            _percentiles(backends, colours),
-        ),
-        Plot(
-            f"{prefix}-throughput",
-            "Throughput",
-            "Texts a second: offered (pale, behind) and answered; dots are the rounds.",
-            _throughput(backends, colours),
-        ),
-        Plot(
-            f"{prefix}-phases",
-            "Where the time goes",
-            "Mean milliseconds of a text in each phase, by the server's clock.",
-            _phases(backends),
-            wide=True,
-        ),
-        Plot(
-            f"{prefix}-length",
-            "Latency by text length",
-            "Tokens of a text; the line is its median, the band reaches to its p90.",
-            _by_length(backends, colours),
-        ),
-        Plot(
-            f"{prefix}-batches",
-            "Batches and padding",
-            "Texts executed together; tokens computed for each that counts.",
-            _batches(backends, colours),
-        ),
+def _section(anchor: str, reports: Sequence[LoadReport], searches: Sequence[SearchReport], colours: Colours) -> Section:
+    loads = _loads(reports, searches)
+    return Section(
+        anchor=anchor,
+        model=reports[0].plan.model,
+        summary=sentences(reports, searches),
+        tiles=_tiles(reports, searches),
+        about=_about(reports),
+        warnings=_warnings(reports),
+        curves=_curves(anchor, reports, searches, colours),
+        loads=loads,
+        chosen=_chosen(loads, reports),
+        plots=_plots(anchor, loads, colours),
+        rows=tuple((report, backend) for report in reports for backend in report.backends),
+        interrupted=any(found.interrupted for found in (*reports, *searches)),
     )
 
 
-def _percentiles(backends: Sequence[BackendReport], colours: dict[str, str]) -> Figure:
-    data = []
-    for backend in backends:
-        latencies = Latencies.decode(backend.latency.histogram)
-        # A percentile is drawn where at least five calls lie beyond it; fewer say little.
-        shown = [p for p in PERCENTILES if p < 90 or len(latencies) * (1 - p / 100) >= 5]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": backend.backend,
-                "x": [_rarity(percentile) for percentile in shown],
-                "y": latencies.percentiles_ms(shown),
-                "text": [f"p{percentile:g}" for percentile in shown],
-                "hovertemplate": "%{text}: %{y:.2f} ms",
-                "line": {"color": colours[backend.backend], "width": 2.5, "shape": "spline", "smoothing": 0.4},
-                "marker": {"size": 5},
-            }
+def _about(reports: Sequence[LoadReport]) -> str:
+    first = reports[0]
+    plan = first.plan
+    if len(reports) == 1:
+        load = describe(plan)
+    else:
+        kinds = dict.fromkeys(f"{report.plan.mode} loop" for report in reports)
+        load = f"{len(reports)} loads ({', '.join(kinds)})"
+    turns = "tries of" if first.purpose == "search" else f"{plan.rounds} interleaved rounds,"
+    seconds = plan.seconds / plan.rounds if first.purpose == "search" else plan.seconds
+    return f"{load} · {turns} {seconds:g} s for each backend and load · texts: {first.texts} ({first.text_count:,})"
+
+
+def _warnings(reports: Sequence[LoadReport]) -> tuple[str, ...]:
+    """Say each once: what every load was warned of without its load, the rest with it."""
+    every = [warning for warning in reports[0].warnings if all(warning in report.warnings for report in reports)]
+    return (
+        *every,
+        *(f"{report.plan.load}: {one}" for report in reports for one in report.warnings if one not in every),
+    )
+
+
+def _key(report: LoadReport) -> str:
+    return f"{report.plan.mode} {report.plan.load}"
+
+
+def _loads(reports: Sequence[LoadReport], searches: Sequence[SearchReport]) -> tuple[Load, ...]:
+    found = []
+    for search in searches:
+        held = tuple(
+            backend
+            for one in search.backends
+            for report in reports
+            if report.plan.mode == "open" and report.plan.rate == one.low
+            for backend in report.backends
+            if backend.backend == one.backend and backend.rows
         )
-    return {
-        "data": data,
-        "layout": {
-            "hovermode": "x",
-            "xaxis": {
-                "type": "log",
-                "tickvals": [_rarity(tick) for tick in TICKS],
-                "ticktext": [f"p{tick:g}" for tick in TICKS],
-            },
-            "yaxis": {"title": {"text": "ms"}, "rangemode": "tozero"},
-        },
-    }
+        if held:
+            found.append(Load(f"held {search.slo}", f"each at the highest rate with {search.slo}", held, "open"))
+    for report in reports:
+        answered = tuple(backend for backend in report.backends if backend.rows)
+        if answered:
+            found.append(Load(_key(report), f"{report.plan.load}, {report.plan.mode} loop", answered, report.plan.mode))
+    return tuple(found)
 
 
-def _rarity(percentile: float) -> float:
-    """One call in so many is slower: evenly spaced nines on a logarithmic axis."""
-    return 1 / (1 - percentile / 100)
+def _chosen(loads: Sequence[Load], reports: Sequence[LoadReport]) -> str:
+    """Begin with what a search found, else with the heaviest load that every backend kept up with."""
+    if loads and loads[0].key.startswith("held"):
+        return loads[0].key
+    opened = [report for report in reports if report.plan.mode == "open"]
+    common = common_load(opened)
+    if common is not None and any(load.key == _key(common) for load in loads):
+        return _key(common)
+    return loads[0].key if loads else ""
 
 
-def _throughput(backends: Sequence[BackendReport], colours: dict[str, str]) -> Figure:
-    names = [backend.backend for backend in backends]
-    return {
-        "data": [
-            {
-                "type": "bar",
-                "name": "offered",
-                "x": names,
-                "y": [backend.offered_rows_per_s for backend in backends],
-                "marker": {"color": [colours[name] for name in names], "opacity": 0.28},
-                "width": 0.62,
-                "hovertemplate": "offered %{y:,.1f}/s<extra></extra>",
-            },
-            {
-                "type": "bar",
-                "name": "answered",
-                "x": names,
-                "y": [backend.achieved_rows_per_s for backend in backends],
-                "marker": {"color": [colours[name] for name in names]},
-                "width": 0.4,
-                "texttemplate": "%{y:,.0f}",
-                "textposition": "inside",
-                "insidetextanchor": "middle",
-                "textangle": 0,
-                "insidetextfont": {"color": "#ffffff"},
-                "hovertemplate": "answered %{y:,.1f}/s<extra></extra>",
-            },
-            *(
-                {
-                    "type": "scatter",
-                    "mode": "markers",
-                    "x": [backend.backend] * len(backend.rounds),
-                    "y": [turn.achieved_rows_per_s for turn in backend.rounds],
-                    "text": [f"round {turn.round + 1}" for turn in backend.rounds],
-                    "hovertemplate": "%{text}: %{y:,.1f}/s<extra></extra>",
-                    "marker": {"size": 7, "color": "ink", "opacity": 0.55},
-                    "showlegend": False,
-                }
-                for backend in backends
+def _tiles(reports: Sequence[LoadReport], searches: Sequence[SearchReport]) -> tuple[Tile, ...]:
+    names = dict.fromkeys(backend.backend for report in reports for backend in report.backends)
+    return tuple(_tile(name, reports, searches) for name in names)
+
+
+def _tile(name: str, reports: Sequence[LoadReport], searches: Sequence[SearchReport]) -> Tile:
+    mine = [(report, one) for report in reports for one in report.backends if one.backend == name]
+    failed = sum(one.failed_rows for _, one in mine)
+    costs = [one.cost for _, one in mine if one.cost is not None]
+    cost = (("CPU a text", f"{costs[-1].cpu_ms:.2f} ms"),) if costs else ()
+    for search in searches:
+        for found in search.backends:
+            if found.backend == name:
+                high = "–" if found.high is None else f"{found.high:,g}/s"
+                at = [one for report, one in mine if report.plan.mode == "open" and report.plan.rate == found.low]
+                p99 = f"{at[0].latency.p99_ms:,.1f} ms" if at else "–"
+                big = "–" if found.low is None else f"{found.low:,g}"
+                small = (("not at", high), ("p99 there", p99), *cost)
+                return Tile(name, big, f"texts/s with {search.slo}", small)
+    opened = [report for report in reports if report.plan.mode == "open"]
+    if len(opened) > 1:
+        most = most_kept_up(opened, name)
+        peak = max((one.achieved_rows_per_s for _, one in mine), default=0.0)
+        small = (("most answered", f"{peak:,.0f}/s"), ("failed", f"{failed:,}"), *cost)
+        return Tile(name, "–" if most is None else f"{most:,g}", "texts/s kept up with", small)
+    closed = [pair for pair in mine if pair[0].plan.mode == "closed"]
+    report, one = closed[-1] if closed else mine[-1]
+    latency = one.latency
+    if report.plan.mode == "open":
+        small = (("p99", f"{latency.p99_ms:,.1f} ms"), ("failed", f"{failed:,}"), *cost)
+        return Tile(name, f"{latency.p50_ms:,.1f}", f"ms median at {report.plan.load}", small)
+    between = one.achieved_interval
+    spread = "" if between is None else f" (95 %: {between.low:,.0f}–{between.high:,.0f})"
+    small = (("p99", f"{latency.p99_ms:,.1f} ms"), ("failed", f"{failed:,}"), *cost)
+    return Tile(name, f"{one.achieved_rows_per_s:,.0f}", f"texts/s{spread}", small)
+
+
+def _curves(
+    anchor: str, reports: Sequence[LoadReport], searches: Sequence[SearchReport], colours: Colours
+) -> tuple[Plot, ...]:
+    found = []
+    for mode in ("open", "closed"):
+        its = [report for report in reports if report.plan.mode == mode]
+        if len(its) < 2 or not any(backend.rows for report in its for backend in report.backends):
+            continue
+        note = "Solid: p99 with the 95 % interval of its rounds; dotted: p50. A cross: some texts failed there."
+        found += [
+            Plot(
+                f"{anchor}-{mode}-curve",
+                "Latency against load" if mode == "open" else "Latency against throughput",
+                note,
+                {"": figures.latency_by_load(its, searches if mode == "open" else (), colours)},
+                wide=True,
             ),
-        ],
-        "layout": {
-            "barmode": "overlay",
-            "showlegend": False,
-            "yaxis": {"title": {"text": "texts / s"}, "rangemode": "tozero"},
-        },
-    }
-
-
-def _phases(backends: Sequence[BackendReport]) -> Figure:
-    names = [backend.backend for backend in backends]
-    return {
-        "data": [
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": phase,
-                "y": names,
-                "x": [backend.phases_ms[phase] for backend in backends],
-                "marker": {"color": PHASE_COLOURS[phase]},
-                "hovertemplate": f"{phase}: %{{x:.3f}} ms<extra>%{{y}}</extra>",
-            }
-            for phase in PHASES
-        ],
-        "layout": {
-            "barmode": "stack",
-            "bargap": 0.35,
-            "height": 140 + 52 * len(names),
-            "xaxis": {"title": {"text": "ms"}},
-            "yaxis": {"autorange": "reversed", "automargin": True},
-        },
-    }
-
-
-def _by_length(backends: Sequence[BackendReport], colours: dict[str, str]) -> Figure:
-    order = [length_label(bucket) for bucket in range(len(LENGTH_EDGES) + 1)]
-    seen = {bucket.tokens for backend in backends for bucket in backend.by_length}
-    data: list[Figure] = []
-    for backend in backends:
-        colour, buckets = colours[backend.backend], backend.by_length
-        tokens = [bucket.tokens for bucket in buckets]
-        line = {"color": colour, "width": 2.5}
-        data += [
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "x": tokens + tokens[::-1],
-                "y": [b.p50_ms for b in buckets] + [b.p90_ms for b in reversed(buckets)],
-                "fill": "toself",
-                "fillcolor": f"{colour}26",
-                "line": {"width": 0},
-                "hoverinfo": "skip",
-                "showlegend": False,
-            },
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": backend.backend,
-                "x": tokens,
-                "y": [b.p50_ms for b in buckets],
-                "text": [f"p90 {b.p90_ms:.2f} ms, p99 {b.p99_ms:.2f} ms, {b.rows:,} texts" for b in buckets],
-                "hovertemplate": "p50 %{y:.2f} ms, %{text}",
-                "line": line,
-                "marker": {"size": 6},
-            },
+            Plot(
+                f"{anchor}-{mode}-growth",
+                "Batches and padding against load",
+                "Texts executed together grow with the load; tokens that the runtime computes for each that counts.",
+                {"": figures.batches_by_load(its, colours)},
+                wide=True,
+            ),
         ]
-    return {
-        "data": data,
-        "layout": {
-            "xaxis": {
-                "type": "category",
-                "categoryorder": "array",
-                "categoryarray": [label for label in order if label in seen],
-                "title": {"text": "tokens"},
-            },
-            "yaxis": {"title": {"text": "ms"}, "rangemode": "tozero"},
-        },
-    }
+    return tuple(found)
 
 
-def _batches(backends: Sequence[BackendReport], colours: dict[str, str]) -> Figure:
-    names = [backend.backend for backend in backends]
-    bar = {
-        "type": "bar",
-        "x": names,
-        "marker": {"color": [colours[name] for name in names]},
-        "texttemplate": "%{y:.2f}",
-        "textposition": "outside",
-        "cliponaxis": False,
-        "hovertemplate": "%{y:.3f}<extra>%{x}</extra>",
-    }
-    return {
-        "data": [
-            bar | {"y": [backend.mean_batch_rows for backend in backends]},
-            bar | {"y": [backend.padding_ratio for backend in backends], "xaxis": "x2", "yaxis": "y2"},
-        ],
-        "layout": {
-            "showlegend": False,
-            "bargap": 0.45,
-            "margin": {"l": 40, "r": 16, "t": 40, "b": 44},
-            "xaxis": {"domain": [0, 0.46]},
-            "xaxis2": {"domain": [0.56, 1], "anchor": "y2"},
-            "yaxis": {"rangemode": "tozero"},
-            "yaxis2": {"rangemode": "tozero", "anchor": "x2"},
-            "annotations": [
-                {
-                    "text": text,
-                    "x": x,
-                    "y": 1.05,
-                    "xref": "paper",
-                    "yref": "paper",
-                    "xanchor": "center",
-                    "yanchor": "bottom",
-                    "showarrow": False,
-                }
-                for text, x in (("texts in a batch", 0.23), ("padded tokens / tokens", 0.78))
-            ],
-        },
-    }
+def _plots(anchor: str, loads: Sequence[Load], colours: Colours) -> tuple[Plot, ...]:
+    if not loads:
+        return ()
+    modes = {load.mode for load in loads}
+    since = {"open": "from its intended start", "closed": "from its sending"}
+    counted = since[modes.pop()] if len(modes) == 1 else "from its intended start (closed loop: from its sending)"
+    costs = {load.key: figure for load in loads if (figure := figures.costs(load.backends, colours)) is not None}
+    found = [
+        Plot(
+            f"{anchor}-percentiles",
+            "Latency by percentile",
+            f"Of a call, {counted} to its answer. Further right: rarer and slower.",
+            {load.key: figures.percentiles(load.backends, colours) for load in loads},
+        ),
+        Plot(
+            f"{anchor}-throughput",
+            "Throughput",
+            "Texts a second: offered (pale, behind) and answered; dots are the rounds.",
+            {load.key: figures.throughput(load.backends, colours) for load in loads},
+        ),
+        Plot(
+            f"{anchor}-phases",
+            "Where the time goes",
+            "Mean milliseconds of a text in each phase, by the server's clock; the diamond is the mean latency that "
+            "callers saw. What lies between is the network, both gRPC stacks and waiting for a core.",
+            {load.key: figures.phases(load.backends) for load in loads},
+            wide=True,
+        ),
+        Plot(
+            f"{anchor}-length",
+            "Latency by text length",
+            "Tokens of a text; the line is its median, the band reaches to its p90.",
+            {load.key: figures.by_length(load.backends, colours) for load in loads},
+        ),
+        Plot(
+            f"{anchor}-batches",
+            "Batches and padding",
+            "Texts executed together; tokens computed for each that counts.",
+            {load.key: figures.batches(load.backends, colours) for load in loads},
+        ),
+        Plot(
+            f"{anchor}-timeline",
+            "As it went",
+            "Backends take turns. Mean latency of calls by when they were meant to start; thin: the longest.",
+            {load.key: figures.timeline(load.backends, colours) for load in loads},
+            wide=not costs,
+        ),
+    ]
+    if costs:
+        found.append(
+            Plot(
+                f"{anchor}-costs",
+                "What it costs the server",
+                "CPU time of a text, and memory of the backend's worker; by the server's own metrics.",
+                costs,
+            )
+        )
+    return tuple(found)

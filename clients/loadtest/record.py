@@ -8,20 +8,22 @@ from pathlib import Path
 
 from clients.loadtest.document import DocumentInvalid, from_document, to_document
 from clients.loadtest.report import FORMAT, LoadReport
+from clients.loadtest.search import SearchReport
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRun:
-    """Reports, one a model and load."""
+    """Reports, one a model and load; and what was searched for, one a model."""
 
     reports: tuple[LoadReport, ...]
+    searches: tuple[SearchReport, ...] = ()
     command: str | None = None  # that made it
     format: int = FORMAT
 
     @property
     def interrupted(self) -> bool:
         """Whether it was ended early."""
-        return any(report.interrupted for report in self.reports)
+        return any(found.interrupted for found in (*self.reports, *self.searches))
 
     def to_json(self) -> str:
         """Return the run as JSON."""

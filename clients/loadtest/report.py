@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from clients.loadtest.ceiling import NEAR, Ceiling
 from clients.loadtest.document import DocumentInvalid, from_document, to_document
@@ -16,6 +16,9 @@ from clients.loadtest.latency import Latencies
 from clients.loadtest.plan import FREE, LoadPlan
 from clients.loadtest.tally import Tally, length_label, slice_s
 from clients.results import ModelStatistics
+
+Purpose = Literal["run", "sweep", "search"]
+"""A load by itself, one of a sweep, or one that a search for a promise tried."""
 
 FORMAT: Final = 2
 """Of the JSON file; a reader refuses another."""
@@ -252,6 +255,7 @@ class LoadReport:
     """A load test of one model under one load: its plan, where it ran, and every backend's numbers."""
 
     format: int
+    purpose: Purpose
     plan: LoadPlan
     server: str  # name and version, as it says
     version: str  # of the model

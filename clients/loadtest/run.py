@@ -31,7 +31,7 @@ class Progress:
     plan: LoadPlan
     leg: Leg
     number: int  # from 1
-    legs: int
+    legs: int | None  # None: nobody knows how many there will be
 
 
 OnProgress = Callable[[Progress], None]
@@ -94,7 +94,12 @@ async def measure_sweep(plans: Sequence[LoadPlan], setting: Setting) -> tuple[Lo
     ) as session:
         done, notes = await _run_legs(session, plans, setting)
         return tuple(
-            session.report(plan, [leg for leg in done if leg.plan is plan], notes=notes.get(plan.load, ()))
+            session.report(
+                plan,
+                [leg for leg in done if leg.plan is plan],
+                notes=notes.get(plan.load, ()),
+                purpose="sweep" if len(plans) > 1 else "run",
+            )
             for plan in plans
         )
 

@@ -23,7 +23,7 @@ from clients.loadtest.environment import Environment
 from clients.loadtest.fleet import Fleet, HereSender, Sender
 from clients.loadtest.gauges import NOTHING, Gauges, MetricsUnreachable, Spent, read_gauges
 from clients.loadtest.plan import FREE, Leg, LoadPlan, generators
-from clients.loadtest.report import FORMAT, BackendReport, LegSeen, LoadReport, ServerView, warnings_of
+from clients.loadtest.report import FORMAT, BackendReport, LegSeen, LoadReport, Purpose, ServerView, warnings_of
 from clients.loadtest.texts import Texts, texts_of
 from clients.results import ModelStatistics, RowError, ServedModel
 from clients.transport import Connect
@@ -104,7 +104,9 @@ class Session:
             server=_server_view(done),
         )
 
-    def report(self, plan: LoadPlan, done: Sequence[LegDone], *, notes: Sequence[str] = ()) -> LoadReport:
+    def report(
+        self, plan: LoadPlan, done: Sequence[LegDone], *, notes: Sequence[str] = (), purpose: Purpose = "run"
+    ) -> LoadReport:
         """Make the report of all legs under one load."""
         reports = [
             self.backend_report(backend, legs)
@@ -114,6 +116,7 @@ class Session:
         warnings = warnings_of(reports, ceiling=self.ceiling, environment=self.environment)
         return LoadReport(
             format=FORMAT,
+            purpose=purpose,
             plan=plan,
             server=self.server,
             version=self.version,

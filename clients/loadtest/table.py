@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -10,8 +12,24 @@ from rich.text import Text
 from clients.loadtest.ceiling import Ceiling
 from clients.loadtest.interval import Interval
 from clients.loadtest.plan import LoadPlan
+from clients.loadtest.record import LoadRun
 from clients.loadtest.report import LoadReport
+from clients.loadtest.search import SearchReport
 from clients.loadtest.tally import PHASES
+
+
+def print_run(run: LoadRun, console: Console) -> None:
+    """Print a run: searches and sweeps in a table a model, each load by itself in full."""
+    for search in run.searches:
+        console.print(_search(search))
+    for model in dict.fromkeys(report.plan.model for report in run.reports):
+        reports = [report for report in run.reports if report.plan.model == model]
+        several = [report for report in reports if report.purpose != "run"]
+        if several:
+            console.print(_loads(several))
+        for report in reports:
+            if report.purpose == "run":
+                print_report(report, console)
 
 
 def print_report(report: LoadReport, console: Console) -> None:
@@ -55,6 +73,60 @@ def describe(plan: LoadPlan) -> str:
     if plan.mode == "open":
         return f"open loop, {plan.arrivals} arrivals, {plan.rate:g} rows/s, {texts}"
     return f"closed loop, {plan.concurrency} callers, {texts}"
+
+
+def _search(search: SearchReport) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"{search.model}: the highest rate with {search.slo}",
+        title_justify="left",
+        caption="Interrupted: this is what was found until then." if search.interrupted else None,
+    )
+    table.add_column("backend", no_wrap=True)
+    table.add_column("holds at", justify="right", no_wrap=True)
+    table.add_column("not at", justify="right", no_wrap=True)
+    table.add_column("tries", justify="right")
+    table.add_column("")
+    for backend in search.backends:
+        table.add_row(
+            backend.backend,
+            "-" if backend.low is None else f"{backend.low:,g}/s",
+            "-" if backend.high is None else f"{backend.high:,g}/s",
+            str(len(backend.tries)),
+            backend.why,
+        )
+    return table
+
+
+def _loads(reports: Sequence[LoadReport]) -> RenderableType:
+    """Lay out one model under several loads."""
+    first = reports[0]
+    table = Table(box=box.SIMPLE_HEAD, title=f"{first.plan.model}: {first.purpose}", title_justify="left")
+    table.add_column("backend", no_wrap=True)
+    for heading in (
+        "load", "achieved/s", "p50 ms", "p99 ms", "95 %", "errors", "batch rows", "padded/tokens", "CPU ms/text",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right", no_wrap=True)
+    names = dict.fromkeys(backend.backend for report in reports for backend in report.backends)
+    for name in names:
+        for report in reports:
+            for backend in report.backends:
+                if backend.backend == name:
+                    table.add_row(
+                        name,
+                        report.plan.load,
+                        f"{backend.achieved_rows_per_s:,.1f}",
+                        f"{backend.latency.p50_ms:,.2f}",
+                        f"{backend.latency.p99_ms:,.2f}",
+                        _between(backend.p99_interval),
+                        str(backend.failed_rows),
+                        _known(backend.mean_batch_rows, ".2f"),
+                        _known(backend.padding_ratio, ".2f"),
+                        "-" if backend.cost is None else f"{backend.cost.cpu_ms:.2f}",
+                    )
+        table.add_section()
+    warnings = dict.fromkeys(warning for report in reports for warning in report.warnings)
+    return Group(table, *(Text(f"! {warning}", style="yellow") for warning in warnings))
 
 
 def _callers(report: LoadReport) -> Table:

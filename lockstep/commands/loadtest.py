@@ -13,8 +13,10 @@ import click
 from lockstep.commands.credentials import credential_options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from clients import Credentials
-    from clients.loadtest import Ceiling, LoadPlan, LoadReport, LoadRun, Progress, Setting
+    from clients.loadtest import Ceiling, LoadPlan, LoadRun, Progress, Setting, Slo
 
 ROWS_FAILED, RUN_FAILED, NO_SERVER, INTERRUPTED = 1, 3, 4, 130  # exit codes; 2 is click's own, for usage
 CONNECT_S = 3.0
@@ -110,6 +112,11 @@ def _texts(_context: click.Context, _parameter: click.Parameter, value: str | No
     help="A closed loop of each of these many callers.",
 )
 @click.option(
+    "--slo",
+    metavar="p99=50ms",
+    help="Search for the highest rate at which this holds, on every backend; each try lasts seconds / rounds.",
+)
+@click.option(
     "--seconds", default=10.0, show_default=True, help="Measured for each backend and load, all its rounds together."
 )
 @click.option("--rows", type=int, metavar="N", help="Texts measured for each backend and load at most.")
@@ -181,6 +188,7 @@ def loadtest(
     mode: str | None,
     rates: tuple[float, ...],
     callers: tuple[int, ...],
+    slo: str | None,
     limit_s: float,
     ceiling: bool | None,
     out: str,
@@ -198,11 +206,14 @@ def loadtest(
     lockstep loadtest                                  how many texts a second
     lockstep loadtest --rate 200                       how long they take at 200 a second
     lockstep loadtest --sweep-rate 50:800:8            how latency turns up as the load grows
+    lockstep loadtest --slo p99=50ms                   the highest rate that holds it
     lockstep loadtest --backends onnxruntime,free --texts reviews.jsonl
 
-    Exit codes: 0 every text was answered; 1 some were not (in a sweep that is found out, and is 0); 2 wrong usage,
-    or no such model or backend; 3 the test could not run; 4 no server answers; 130 interrupted.
+    Exit codes: 0 every text was answered; 1 some were not (a sweep or a search goes there on purpose: 0); 2 wrong
+    usage, or no such model or backend; 3 the test could not run; 4 no server answers; 130 interrupted.
     """  # noqa: D301  click reads the \b
+    from dataclasses import replace
+
     try:
         from clients.loadtest import LoadPlan, Setting
         from clients.loadtest.page import write_page
@@ -211,14 +222,14 @@ def loadtest(
             raise
         _fail(f"the load test needs {error.name}: pip install 'lockstep[loadtest]'", RUN_FAILED)
 
-    from clients.loadtest import LoadRun, write_run
+    from clients.loadtest import LoadRun, Slo, write_run
 
     if ceiling is True:
         _only_ceiling(load)
         return
     swept = bool(rates or callers)
-    if swept and load["rate"] is not None:
-        raise click.UsageError("--rate is one load, --sweep-rate and --sweep-concurrency are several: name one kind")
+    if sum((swept, load["rate"] is not None, slo is not None)) > 1:
+        raise click.UsageError("--rate, a sweep and --slo are different loads: name one kind")
     if mode is None:
         mode = "open" if load["rate"] is not None or (rates and not callers) else "closed"
     if mode == "open" and load["rate"] is None and rates:
@@ -226,6 +237,7 @@ def loadtest(
     chosen = models or _only_model(server, credentials)
     load["mode"] = mode
     try:
+        promise = None if slo is None else Slo.parse(slo)
         plans = [LoadPlan(model=model, address=server, **load) for model in chosen]
     except (ValueError, TypeError) as error:
         raise click.UsageError(str(error)) from error
@@ -233,18 +245,26 @@ def loadtest(
     setting = Setting(
         credentials=credentials, limit_s=limit_s, ceiling=None if ceiling is False else _ceiling(plans[0])
     )
-    reports = _run(plans, rates, callers, setting)
-    if not reports:
+    measured = LoadRun((), command=_command(context))
+    for found in _run(plans, rates, callers, promise, setting):
+        measured = replace(
+            measured, reports=measured.reports + found.reports, searches=measured.searches + found.searches
+        )
+    run = measured
+    if not run.reports:
         _fail("interrupted before anything was measured", INTERRUPTED)
-    run = LoadRun(tuple(reports), command=_command(context))
     json_path, page_path = Path(f"{out}.json"), Path(f"{out}.html")
     write_run(json_path, run)
-    write_page(page_path, run.reports, command=run.command)
+    write_page(page_path, run.reports, searches=run.searches, command=run.command)
     _print(run, as_json=as_json)
     click.echo(f"Wrote {json_path} and {page_path}", err=True)
     if run.interrupted:
         raise click.exceptions.Exit(INTERRUPTED)
-    if not swept and any(backend.failed_rows for report in reports for backend in report.backends):
+    if (
+        not swept
+        and promise is None
+        and any(backend.failed_rows for report in run.reports for backend in report.backends)
+    ):
         raise click.exceptions.Exit(ROWS_FAILED)
 
 
@@ -327,9 +347,9 @@ def _ceiling(plan: LoadPlan, *, seconds: float | None = None) -> Ceiling:
 
 
 def _run(
-    plans: list[LoadPlan], rates: tuple[float, ...], callers: tuple[int, ...], setting: Setting
-) -> list[LoadReport]:
-    """Run the plans; an interrupted one ends the list, and is in it if it measured anything."""
+    plans: list[LoadPlan], rates: tuple[float, ...], callers: tuple[int, ...], slo: Slo | None, setting: Setting
+) -> Iterator[LoadRun]:
+    """Run the plans and yield what each found; an interrupted one is the last, and is there if it measured anything."""
     from dataclasses import replace
 
     from rich.console import Console
@@ -338,9 +358,8 @@ def _run(
 
     from clients import CallError, DeadlineExceeded, Unavailable
     from clients.choice import ChoiceUnclear
-    from clients.loadtest import LoadTestError, TextsUnreadable, loads_of, run_sweep
+    from clients.loadtest import LoadRun, LoadTestError, TextsUnreadable, loads_of, run_search, run_sweep
 
-    reports: list[LoadReport] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     for plan in plans:
         loads = loads_of(plan, rates=rates, callers=callers)
@@ -356,8 +375,14 @@ def _run(
                     completed=progress.number - 1,
                 )
 
+            showing = replace(setting, on_progress=show)
+
             try:
-                found = run_sweep(loads, replace(setting, on_progress=show))
+                if slo is None:
+                    run = LoadRun(run_sweep(loads, showing))
+                else:
+                    found = run_search(plan, slo, showing)
+                    run = LoadRun(found.reports, (found.search,))
             except KeyboardInterrupt:
                 break
             except (Unavailable, DeadlineExceeded) as error:
@@ -366,10 +391,9 @@ def _run(
                 raise click.UsageError(str(error)) from error
             except (CallError, LoadTestError, TextsUnreadable, OSError) as error:
                 _fail(str(error), RUN_FAILED)
-        reports += [report for report in found if report.backends]
-        if any(report.interrupted for report in found):
+        yield replace(run, reports=tuple(report for report in run.reports if report.backends))
+        if run.interrupted:
             break
-    return reports
 
 
 def _print(run: LoadRun, *, as_json: bool) -> None:
@@ -378,9 +402,8 @@ def _print(run: LoadRun, *, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from clients.loadtest.table import print_report
+    from clients.loadtest.table import print_run
 
     # A pipe has no width of its own: the table keeps its columns there.
     console = Console(width=None if sys.stdout.isatty() else 140)
-    for report in run.reports:
-        print_report(report, console)
+    print_run(run, console)

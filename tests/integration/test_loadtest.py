@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,15 +19,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from clients.loadtest import (
+    Ceiling,
     LoadPlan,
     LoadTestError,
     Progress,
     Setting,
+    Slo,
     gauges,
     loads_of,
     measure_ceiling,
     read_run,
     run_loadtest,
+    run_search,
     run_sweep,
 )
 from lockstep.commands.loadtest import loadtest
@@ -250,6 +254,40 @@ def test_a_sweep_makes_a_report_of_each_load_and_asks_no_more_of_a_backend_that_
     assert seen == [100, 300, 300, 100]
     assert [sum(b.rows for b in report.backends) for report in reports] == [20, 0, 0]
     assert any("not asked for more than 300 texts/s" in warning for warning in reports[-1].warnings)
+
+
+def test_a_search_finds_the_most_that_the_generator_can_send_where_the_server_holds_it() -> None:
+    ceiling = Ceiling(50.0, 1, "unary", 1, 400.0, 0.9)
+    plan = LoadPlan(model="tiny", rounds=1, seconds=0.3, warmup_s=0.0, concurrency=2)
+    turns: list[str] = []
+    with double_in_a_thread() as server:
+        found = run_search(
+            plan_at(plan, server),
+            Slo.parse("p50=9s"),
+            Setting(ceiling=ceiling, on_progress=lambda progress: turns.append(progress.leg.backend)),
+        )
+    assert [(one.backend, one.low, one.high, one.settled) for one in found.search.backends] == [
+        ("onnxruntime", 40.0, None, True),
+        ("tensorflow", 40.0, None, True),
+    ]
+    assert {report.purpose for report in found.reports} == {"search"}
+    assert sorted(turns[:2]) == sorted(turns[2:4]) == ["onnxruntime", "tensorflow"], "backends take turns"
+
+
+def test_a_search_where_every_call_fails_ends_without_a_rate() -> None:
+    failures = [Fail(grpc.StatusCode.RESOURCE_EXHAUSTED)] * 2000
+    plan = LoadPlan(model="tiny", backends=("onnxruntime",), rounds=1, seconds=0.2, warmup_s=0.0, concurrency=1, rows=4)
+    with double_in_a_thread() as server:
+
+        def told(progress: Progress) -> None:
+            if progress.plan.mode == "open":
+                server.replies = deque(failures)
+
+        found = run_search(plan_at(plan, server), Slo.parse("p99=50ms"), Setting(on_progress=told))
+        server.replies.clear()
+    (backend,) = found.search.backends
+    assert backend.low is None
+    assert {one.reached_ms for one in backend.tries} == {None}
 
 
 def test_a_sweep_ends_at_its_limit() -> None:

@@ -42,6 +42,7 @@ CEILING = Ceiling(2000.0, 1, "unary", 1, 400.0, 0.8)
 def load_report(*backends: BackendReport) -> LoadReport:
     return LoadReport(
         format=FORMAT,
+        purpose="run",
         plan=LoadPlan(model="tiny", mode="open", rate=10.0),
         server="double 1",
         version="1",
