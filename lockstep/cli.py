@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("lockstep.commands.models:models", "List the models of a running server, and how exact they are."),
     "latency": ("lockstep.commands.latency:latency", "Show where rows spend their time on a running server."),
     "loadtest": ("lockstep.commands.loadtest:loadtest", "Load-test the backends of a running server side by side."),
+    "compare": ("lockstep.commands.compare:compare", "Did it get slower? Compare two load tests."),
 }
 """Name -> (`module:object`, the help line shown in the list)."""
 

@@ -28,7 +28,6 @@ PHASE_COLOURS: Final = {
 }
 PERCENTILES: Final = (10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.75, 99.9, 99.95, 99.99)
 TICKS: Final = (10.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99)
-FEWEST_ROUNDS: Final = 3
 BEYOND: Final = 5
 """A percentile is drawn where at least so many calls lie beyond it; fewer say little."""
 
@@ -45,8 +44,7 @@ def latency_by_load(reports: Sequence[LoadReport], searches: Sequence[SearchRepo
             for report, one in points
         ]
         p99 = [one.latency.p99_ms for _, one in points]
-        # Of two rounds the interval is thirteen times their spread, and would be all that can be seen.
-        intervals = [one.p99_interval if len(one.rounds) >= FEWEST_ROUNDS else None for _, one in points]
+        intervals = [one.p99_interval for _, one in points]
         common: Figure = {"type": "scatter", "mode": "lines+markers", "x": x, "text": said, "legendgroup": name}
         data += [
             common

@@ -20,6 +20,8 @@ _T: Final = {
     12: 2.1788, 15: 2.1314, 20: 2.0860, 30: 2.0423, 60: 2.0003, 120: 1.9799,
 }  # fmt: skip
 _T_INFINITE: Final = 1.95996
+FEWEST: Final = 3
+"""Rounds: of two, the interval would be thirteen times their spread, and say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,9 @@ def t_quantile(freedom: float) -> float:
 
 
 def interval_of(rounds: Sequence[float]) -> Interval | None:
-    """Return the interval of the rounds' geometric mean; `None` for fewer than two, or one that is not positive."""
+    """Return the interval of the rounds' geometric mean; `None` for fewer than three, or one that is not positive."""
     logs = _logs(rounds)
-    if logs is None:
+    if logs is None or len(logs) < FEWEST:
         return None
     half = t_quantile(len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
     middle = statistics.fmean(logs)
@@ -77,7 +79,7 @@ def ratio_of(rounds: Sequence[float], to: Sequence[float]) -> Ratio | None:
 def paired_ratio_of(rounds: Sequence[float], to: Sequence[float]) -> Ratio | None:
     """Return rounds / to of two that took turns: each round is its own comparison, so drift drops out."""
     upper, lower = _logs(rounds), _logs(to)
-    if upper is None or lower is None or len(upper) != len(lower):
+    if upper is None or lower is None or len(upper) != len(lower) or len(upper) < FEWEST:
         return None
     gaps = [above - below for above, below in zip(upper, lower, strict=True)]
     half = t_quantile(len(gaps) - 1) * statistics.stdev(gaps) / math.sqrt(len(gaps))

@@ -18,7 +18,7 @@ from clients.loadtest.figures import Colours, Figure
 from clients.loadtest.report import BackendReport, LoadReport
 from clients.loadtest.search import SearchReport
 from clients.loadtest.summary import common_load, most_kept_up, sentences
-from clients.loadtest.table import ceiling_line, describe
+from clients.loadtest.table import between, ceiling_line, describe
 from clients.transport import is_loopback
 
 RUNTIME_COLOURS: Final = {"onnxruntime": "#3b6fe0", "tensorflow": "#e8812b", "torch": "#c2417c"}
@@ -117,6 +117,7 @@ def render_page(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["number"] = _number
+    environment.filters["between"] = between
     first = reports[0]
     return environment.get_template("page.html.j2").render(
         title=title,
@@ -249,8 +250,8 @@ def _tile(name: str, reports: Sequence[LoadReport], searches: Sequence[SearchRep
     if report.plan.mode == "open":
         small = (("p99", f"{latency.p99_ms:,.1f} ms"), ("failed", f"{failed:,}"), *cost)
         return Tile(name, f"{latency.p50_ms:,.1f}", f"ms median at {report.plan.load}", small)
-    between = one.achieved_interval
-    spread = "" if between is None else f" (95 %: {between.low:,.0f}–{between.high:,.0f})"
+    found = one.achieved_interval
+    spread = "" if found is None else f" (95 %: {found.low:,.0f}–{found.high:,.0f})"
     small = (("p99", f"{latency.p99_ms:,.1f} ms"), ("failed", f"{failed:,}"), *cost)
     return Tile(name, f"{one.achieved_rows_per_s:,.0f}", f"texts/s{spread}", small)
 

@@ -157,7 +157,7 @@ class BackendReport:
     phases_ms: dict[str, float]  # mean of each phase, by the server's clock
     by_length: tuple[LengthReport, ...]
     rounds: tuple[RoundReport, ...]
-    achieved_interval: Interval | None  # of the rounds, rows a second; None: of fewer than two there is none
+    achieved_interval: Interval | None  # of the rounds, rows a second; None: of fewer than three there is none
     p50_interval: Interval | None  # of the rounds, ms
     p99_interval: Interval | None
     cost: CostReport | None  # None: the server's metrics were not read

@@ -52,6 +52,9 @@ def render(report: LoadReport) -> RenderableType:
     return Group(*parts)
 
 
+WIDE = 100
+"""Ends this many times apart are no figures any more: the rounds had nothing in common."""
+
 _CALLS = {"unary": "call", "stream": "message of a stream"}
 _MANY = {"unary": "calls", "stream": "messages of streams"}
 
@@ -118,7 +121,7 @@ def _loads(reports: Sequence[LoadReport]) -> RenderableType:
                         f"{backend.achieved_rows_per_s:,.1f}",
                         f"{backend.latency.p50_ms:,.2f}",
                         f"{backend.latency.p99_ms:,.2f}",
-                        _between(backend.p99_interval),
+                        between(backend.p99_interval),
                         str(backend.failed_rows),
                         _known(backend.mean_batch_rows, ".2f"),
                         _known(backend.padding_ratio, ".2f"),
@@ -155,7 +158,7 @@ def _callers(report: LoadReport) -> Table:
             f"{backend.offered_rows_per_s:,.1f}",
             f"{backend.achieved_rows_per_s:,.1f}",
             *(f"{ms:,.2f}" for ms in (latency.p50_ms, latency.p90_ms, latency.p99_ms)),
-            _between(backend.p99_interval),
+            between(backend.p99_interval),
             f"{latency.max_ms:,.2f}",
         )
     return table
@@ -208,8 +211,11 @@ def _cost(report: LoadReport) -> Table | Text:
     return table
 
 
-def _between(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{interval.low:,.1f}-{interval.high:,.1f}"
+def between(interval: Interval | None) -> str:
+    """Write an interval; a dash where there is none."""
+    if interval is None:
+        return "-"
+    return "wide" if interval.high > WIDE * interval.low else f"{interval.low:,.1f}-{interval.high:,.1f}"
 
 
 def _known(value: float | None, form: str) -> str:

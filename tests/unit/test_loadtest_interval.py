@@ -56,8 +56,9 @@ def test_drift_drops_out_of_pairs() -> None:
     assert apart.low < 1 < apart.high
 
 
-def test_one_round_has_no_interval_and_neither_has_a_round_without_an_answer() -> None:
+def test_few_rounds_have_no_interval_and_neither_has_a_round_without_an_answer() -> None:
     assert interval_of([1.0]) is None
+    assert interval_of([1.0, 2.0]) is None, "of two rounds it would be thirteen times their spread"
     assert interval_of([1.0, 0.0]) is None
     assert ratio_of([1.0, 2.0], [1.0]) is None
     assert paired_ratio_of([1.0, 2.0], [1.0, 2.0, 3.0]) is None
