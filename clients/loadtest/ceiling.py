@@ -33,9 +33,13 @@ class CeilingUnknown(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """What the generator reached against a server that answers at once, on the machine that the load came from."""
+    """What the generator reached against a server that answers at once, on the machine that the load came from.
 
-    calls_per_s: float
+    That server, and whoever else was there, took its part of the cores: what the generator itself can do is told by
+    the CPU time of a call.
+    """
+
+    calls_per_s: float  # as it was measured
     texts_per_call: int
     wire: Wire
     processes: int
@@ -43,9 +47,14 @@ class Ceiling:
     cpu_share: float  # of a core that each generator process had; below 1: others wanted the cores too
 
     @property
-    def rows_per_s(self) -> float:
-        """Texts a second."""
-        return self.calls_per_s * self.texts_per_call
+    def most_calls_per_s(self) -> float:
+        """What it can send with a core to each process: beyond, it cannot be the server that is measured."""
+        return self.processes * 1e6 / self.cpu_us_per_call
+
+    @property
+    def most_rows_per_s(self) -> float:
+        """The same in texts."""
+        return self.most_calls_per_s * self.texts_per_call
 
 
 def measure_ceiling(plan: LoadPlan, *, seconds: float = SECONDS) -> Ceiling:

@@ -79,7 +79,7 @@ class _Run:
         ceiling = self.session.ceiling
         self.searches[leg.backend] = Search(
             start=max(LOWEST_RATE, FIRST_SHARE * tally.completed_rows / tally.window_s),
-            ceiling=math.inf if ceiling is None else float(f"{NEAR * ceiling.rows_per_s:.3g}"),
+            ceiling=math.inf if ceiling is None else float(f"{NEAR * ceiling.most_rows_per_s:.3g}"),
         )
         self.tries[leg.backend] = []
 

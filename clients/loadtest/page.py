@@ -158,7 +158,7 @@ def _section(anchor: str, reports: Sequence[LoadReport], searches: Sequence[Sear
         chosen=_chosen(loads, reports),
         plots=_plots(anchor, loads, colours),
         rows=tuple((report, backend) for report in reports for backend in report.backends),
-        interrupted=any(found.interrupted for found in (*reports, *searches)),
+        interrupted=any(report.interrupted for report in reports) or any(one.interrupted for one in searches),
     )
 
 
@@ -250,8 +250,8 @@ def _tile(name: str, reports: Sequence[LoadReport], searches: Sequence[SearchRep
     if report.plan.mode == "open":
         small = (("p99", f"{latency.p99_ms:,.1f} ms"), ("failed", f"{failed:,}"), *cost)
         return Tile(name, f"{latency.p50_ms:,.1f}", f"ms median at {report.plan.load}", small)
-    found = one.achieved_interval
-    spread = "" if found is None else f" (95 %: {found.low:,.0f}–{found.high:,.0f})"
+    interval = one.achieved_interval
+    spread = "" if interval is None else f" (95 %: {interval.low:,.0f}–{interval.high:,.0f})"
     small = (("p99", f"{latency.p99_ms:,.1f} ms"), ("failed", f"{failed:,}"), *cost)
     return Tile(name, f"{one.achieved_rows_per_s:,.0f}", f"texts/s{spread}", small)
 

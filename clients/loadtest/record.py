@@ -23,7 +23,7 @@ class LoadRun:
     @property
     def interrupted(self) -> bool:
         """Whether it was ended early."""
-        return any(found.interrupted for found in (*self.reports, *self.searches))
+        return any(report.interrupted for report in self.reports) or any(one.interrupted for one in self.searches)
 
     def to_json(self) -> str:
         """Return the run as JSON."""

@@ -296,11 +296,11 @@ def warnings_of(
                 f"{backend.backend}: the load generator used {backend.generator_cpu_share:.0%} of a core: "
                 "it was likely the bottleneck (--processes)"
             )
-        if ceiling is not None and backend.achieved_rows_per_s > NEAR * ceiling.rows_per_s:
+        if ceiling is not None and backend.achieved_rows_per_s > NEAR * ceiling.most_rows_per_s:
             found.append(
                 f"{backend.backend}: {backend.achieved_rows_per_s:,.0f} texts/s are within "
-                f"{1 - NEAR:.0%} of what the generator can send at all ({ceiling.rows_per_s:,.0f}): --processes, or "
-                "another machine"
+                f"{1 - NEAR:.0%} of what the generator can send at all ({ceiling.most_rows_per_s:,.0f}): "
+                "--processes, or another machine"
             )
         lag_ms = backend.send_lag.p99_ms
         if lag_ms > max(LATE_MS, LATE_SHARE * backend.latency.p99_ms):

@@ -63,10 +63,10 @@ def ceiling_line(ceiling: Ceiling) -> str:
     """Say what the generator can send."""
     processes = "one process" if ceiling.processes == 1 else f"{ceiling.processes} processes"
     return (
-        f"The generator itself can send {ceiling.calls_per_s:,.0f} {_MANY[ceiling.wire]} a second of "
-        f"{ceiling.texts_per_call} text{'s' * (ceiling.texts_per_call > 1)} from {processes}. Each takes "
-        f"{ceiling.cpu_us_per_call:.0f} us of CPU; a process had {ceiling.cpu_share:.0%} of a core, and could send "
-        f"{1e6 / ceiling.cpu_us_per_call:,.0f} with a whole one."
+        f"The generator itself can send {ceiling.most_calls_per_s:,.0f} {_MANY[ceiling.wire]} a second of "
+        f"{ceiling.texts_per_call} text{'s' * (ceiling.texts_per_call > 1)} from {processes} with a core each "
+        f"({ceiling.cpu_us_per_call:.0f} us of CPU a call). Against a server that answers at once it sent "
+        f"{ceiling.calls_per_s:,.0f}, with {ceiling.cpu_share:.0%} of a core to each process."
     )
 
 
@@ -170,7 +170,7 @@ def _generator(report: LoadReport) -> str:
     each = "" if report.processes == 1 else f" in each of its {report.processes} processes"
     ceiling = report.ceiling
     most = max((backend.achieved_rows_per_s for backend in report.backends), default=0.0)
-    used = "" if ceiling is None else f"; it sent {most / ceiling.rows_per_s:.0%} of what it can send at all"
+    used = "" if ceiling is None else f"; it sent {most / ceiling.most_rows_per_s:.0%} of what it can send at all"
     return f"The generator used {share:.0%} of a core at most{each}{used}; its latest call left {latest:.2f} ms late."
 
 

@@ -232,8 +232,9 @@ def test_the_generators_own_ceiling_is_measured(wire: Any, processes: int) -> No
     plan = LoadPlan(model="m", wire=wire, processes=processes, texts_per_call=3)
     ceiling = measure_ceiling(plan, seconds=0.3)
     assert (ceiling.wire, ceiling.processes, ceiling.texts_per_call) == (wire, processes, 3)
-    assert ceiling.rows_per_s == 3 * ceiling.calls_per_s > 0
+    assert ceiling.calls_per_s > 0
     assert ceiling.cpu_us_per_call > 0
+    assert ceiling.most_rows_per_s == 3 * ceiling.most_calls_per_s
     assert psutil.Process().children() == []
 
 
@@ -257,7 +258,7 @@ def test_a_sweep_makes_a_report_of_each_load_and_asks_no_more_of_a_backend_that_
 
 
 def test_a_search_finds_the_most_that_the_generator_can_send_where_the_server_holds_it() -> None:
-    ceiling = Ceiling(50.0, 1, "unary", 1, 400.0, 0.9)
+    ceiling = Ceiling(9.0, 1, "unary", 1, 20_000.0, 0.2)
     plan = LoadPlan(model="tiny", rounds=1, seconds=0.3, warmup_s=0.0, concurrency=2)
     turns: list[str] = []
     with double_in_a_thread() as server:

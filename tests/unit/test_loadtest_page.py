@@ -70,7 +70,7 @@ def test_a_sweep_has_its_curve_and_every_load_can_be_looked_at() -> None:
     assert [trace["x"] for trace in curve["data"]] == [[10, 20, 40]] * 4
     assert list(figures["model-0-percentiles"]) == ["open 10 texts/s", "open 20 texts/s", "open 40 texts/s"]
     assert "lockstep loadtest --sweep-rate 10,20,40" in page
-    assert "The generator itself can send 2,000 calls a second" in page
+    assert "The generator itself can send 2,500 calls a second" in page
 
 
 def test_a_search_says_who_holds_the_promise_and_draws_it() -> None:

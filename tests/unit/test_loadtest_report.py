@@ -147,7 +147,7 @@ def test_a_generator_that_was_the_bottleneck_is_said() -> None:
 
 
 def test_a_run_near_the_generators_ceiling_is_said() -> None:
-    ceiling = replace(CEILING, calls_per_s=9.0)  # of 7.5 rows a second
+    ceiling = replace(CEILING, cpu_us_per_call=1e6 / 9)  # of 7.5 rows a second
     (warning,) = warnings_of([backend_report()], ceiling=ceiling)
     assert "within 20% of what the generator can send at all (9)" in warning
     assert warnings_of([backend_report()], ceiling=replace(ceiling, texts_per_call=2)) == ()

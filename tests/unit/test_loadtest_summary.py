@@ -1,0 +1,62 @@
+from dataclasses import replace
+
+from clients.loadtest.report import BackendReport, LoadReport
+from clients.loadtest.summary import common_load, most_kept_up, sentences
+from tests.unit.test_loadtest_report import backend_report, load_report
+
+BACKEND = replace(backend_report(), offered_rows=40_000, window_s=4.0)
+
+
+def at(rate: float, **achieved: float) -> LoadReport:
+    backends = [
+        replace(BACKEND, backend=name, offered_rows_per_s=rate, achieved_rows_per_s=found, cost=None)
+        for name, found in achieved.items()
+    ]
+    report = load_report(*backends)
+    return replace(report, plan=replace(report.plan, rate=rate), purpose="sweep")
+
+
+def with_rounds(name: str, *rates: float) -> BackendReport:
+    rounds = tuple(replace(BACKEND.rounds[0], round=n, achieved_rows_per_s=rate) for n, rate in enumerate(rates))
+    return replace(BACKEND, backend=name, rounds=rounds, achieved_rows_per_s=sum(rates) / len(rates), cost=None)
+
+
+SWEEP = [at(1000, a=1000, b=990), at(2000, a=1990, b=1500), at(4000, a=2500, b=3900)]
+
+
+def test_a_backend_keeps_up_until_it_once_does_not() -> None:
+    assert most_kept_up(SWEEP, "a") == 2000
+    assert most_kept_up(SWEEP, "b") == 1000, "what it answered beyond is luck, or the others' texts"
+    assert most_kept_up(SWEEP, "c") is None
+
+
+def test_backends_compare_at_the_heaviest_load_that_all_keep_up_with() -> None:
+    assert common_load(SWEEP) is SWEEP[0]
+    assert common_load(SWEEP[1:]) is None
+
+
+def test_a_sweep_is_told_in_words() -> None:
+    first, second = sentences(SWEEP, [])
+    assert first == "Keeps up: a up to 2,000 texts/s; b up to 1,000 texts/s."
+    assert second.startswith("At 1000 texts/s 99 % of calls are answered within 10.0 ms on a and 10.0 ms on b.")
+
+
+def closed_of(*backends: BackendReport) -> LoadReport:
+    report = load_report(*backends)
+    return replace(report, plan=replace(report.plan, mode="closed", rate=None))
+
+
+def test_a_faster_backend_is_called_so_where_every_round_agrees() -> None:
+    """The machine slows down from round to round; a answers 1.3 times as many in each."""
+    (told,) = sentences([closed_of(with_rounds("a", 130, 104, 78.2), with_rounds("b", 100, 80, 60))], [])
+    assert told.startswith("With 32 callers: a 104 texts/s and b 80 texts/s. a answers 1.30 times as many as b (95 %")
+
+
+def test_where_rounds_disagree_no_difference_is_claimed() -> None:
+    (told,) = sentences([closed_of(with_rounds("a", 130, 60, 90), with_rounds("b", 90, 100, 80))], [])
+    assert told.endswith("Between a and b the rounds do not tell a difference.")
+
+
+def test_costs_are_told_where_the_server_told_them() -> None:
+    (_, cost) = sentences([load_report(backend_report("a"))], [])
+    assert cost == "A text costs the server 12.50 ms on a of CPU time (10 texts/s)."
