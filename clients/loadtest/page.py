@@ -236,6 +236,8 @@ def _tile(name: str, reports: Sequence[LoadReport], searches: Sequence[SearchRep
                 at = [one for report, one in mine if report.plan.mode == "open" and report.plan.rate == found.low]
                 p99 = f"{at[0].latency.p99_ms:,.1f} ms" if at else "–"
                 big = "–" if found.low is None else f"{found.low:,g}"
+                there = at[0].cost if at else None
+                cost = (("CPU a text", f"{there.cpu_ms:.2f} ms"),) if there is not None else ()
                 small = (("not at", high), ("p99 there", p99), *cost)
                 return Tile(name, big, f"texts/s with {search.slo}", small)
     opened = [report for report in reports if report.plan.mode == "open"]

@@ -25,8 +25,8 @@ def sentences(reports: Sequence[LoadReport], searches: Sequence[SearchReport]) -
         found += _sweep(opened)
     elif opened:
         found += _latency(opened[0])
-    cost = _cost(next(iter(closed + opened[::-1] + list(reports)[::-1]), None))
-    return (*found, *cost)
+    plain = closed + opened[::-1]
+    return (*found, *(_cost(plain[0]) if plain else ()))
 
 
 def kept_up(backend: BackendReport) -> bool:
@@ -117,9 +117,7 @@ def _sweep(opened: Sequence[LoadReport]) -> list[str]:
     return told + (_latency(common) if common is not None else [])
 
 
-def _cost(report: LoadReport | None) -> list[str]:
-    if report is None:
-        return []
+def _cost(report: LoadReport) -> list[str]:
     costs = [(one.backend, one.cost.cpu_ms) for one in report.backends if one.cost is not None]
     parts = [f"{cpu_ms:.2f} ms on {name}" for name, cpu_ms in sorted(costs, key=lambda item: item[1])]
     return [f"A text costs the server {_and(parts)} of CPU time ({report.plan.load})."] if parts else []
