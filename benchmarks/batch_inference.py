@@ -5,15 +5,20 @@
 Both send the same texts, 64 a call, as many rows in flight, to the same server, in turns. The load is the generator's:
 requests serialised beforehand, answers read when the window is over. The run reads a file and writes one; it counts
 from its first answers to its last, on a machine that both share with the server.
+
+Where others use the machine too, rows a second say little: CPU time does. `cpu_ratio` is what the ratio comes to on a
+machine that the server and its client fill: the server's CPU time for a row under the bare load / that of the server
+and the run together. The generator's own CPU time is not counted, which is to the run's disadvantage.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +28,7 @@ import psutil
 from benchmarks.compare import PAIRS, Bound, Estimate, interleaved
 from benchmarks.experiments import ROWS_A_CALL
 from benchmarks.gateway import Generator
-from benchmarks.generator import SaturatedPlan, Target, saturate
+from benchmarks.generator import Reading, SaturatedPlan, Target, saturate
 from benchmarks.workload import of_corpus
 from clients.batch import FORMATS, BatchPlan, Format, Progress, run_batch
 from lockstep.local_server import local_server
@@ -38,16 +43,25 @@ _WARM_S = 1.5
 class RunPlan:
     """Carry a file through a server; what is answered in the first `_WARM_S` seconds is not counted."""
 
-    address: str
-    model: str
+    server: Target
     source: Path
     target: Path
     kind: Format
 
 
-def carry(plan: RunPlan) -> float:
-    """Return rows a second; blocks."""
+Figures = dict[str, float]
+
+
+def load(plan: SaturatedPlan) -> Figures:
+    """Return the bare load's pace, and the server's CPU time for a row; blocks."""
+    window = saturate(plan)
+    return {"rows_per_s": window.rows_per_s, "server_cpu_ms": window.cpu_ms, "client_cpu_ms": 0.0}
+
+
+def carry(plan: RunPlan) -> Figures:
+    """Return a run's pace, and the CPU time for a row of the server and of the run; blocks."""
     seen: list[tuple[float, int]] = []
+    before, cpu_s = Reading.take(plan.server), time.process_time()
 
     def note(progress: Progress) -> None:
         if progress.stage == "classify":
@@ -58,10 +72,10 @@ def carry(plan: RunPlan) -> float:
             BatchPlan(
                 plan.source,
                 plan.target,
-                plan.address,
+                plan.server.grpc,
                 plan.kind,
                 plan.kind,
-                model=plan.model,
+                model=plan.server.model,
                 truncate=True,
                 calls=_CALLS,
                 overwrite=True,
@@ -70,7 +84,12 @@ def carry(plan: RunPlan) -> float:
         )
     )
     warm = next(one for one in seen if one[0] - seen[0][0] >= _WARM_S)
-    return (seen[-1][1] - warm[1]) / (seen[-1][0] - warm[0])
+    window = before.until(Reading.take(plan.server), plan.server)
+    return {
+        "rows_per_s": (seen[-1][1] - warm[1]) / (seen[-1][0] - warm[0]),
+        "server_cpu_ms": window.cpu_ms,
+        "client_cpu_ms": (time.process_time() - cpu_s) * 1e3 / seen[-1][1],
+    }
 
 
 def write(path: Path, kind: Format, texts: list[str]) -> Path:
@@ -106,34 +125,36 @@ def main(repository: Path, model: str, seconds: float, rounds: int, kinds: tuple
         with local_server(repository, folder / "log", "--state", str(folder / "state")) as server:
             pid = next(one.pid for one in psutil.Process().children() if server.grpc in one.cmdline())
             target = Target(server.grpc, server.http, pid, model)
-            load = SaturatedPlan(target, texts, "unary", ROWS_A_CALL, _CALLS * ROWS_A_CALL, _WARM_S, seconds)
-            peak = generator.run(saturate, load).rows_per_s  # starts every worker, and says how long a file must be
+            bare = SaturatedPlan(target, texts, "unary", ROWS_A_CALL, _CALLS * ROWS_A_CALL, _WARM_S, seconds)
+            peak = generator.run(load, bare)["rows_per_s"]  # starts every worker, and says how long a file must be
             rows = int(peak * (seconds + _WARM_S))
             sent = [texts[row % len(texts)] for row in range(rows)]
-            conditions = {"load": lambda: generator.run(saturate, load).rows_per_s}
+            conditions = {"load": partial(generator.run, load, bare)}
             for kind in kinds:
                 source = write(folder / f"in.{kind}", kind, sent)
-                run = RunPlan(server.grpc, model, source, folder / f"out.{kind}", kind)
+                run = RunPlan(target, source, folder / f"out.{kind}", kind)
                 conditions[kind] = partial(generator.run, carry, run)
-            found = []
-            for one in interleaved(conditions, rounds, lambda number, key, rate: _tell(number, key, rate)):
-                found.append(one)
+            found = list(interleaved(conditions, rounds, _tell))
     report = {}
     for kind in kinds:
-        ratio = Estimate.of([one[kind] / one["load"] for one in found])
+        pace = Estimate.of([one[kind]["rows_per_s"] / one["load"]["rows_per_s"] for one in found])
+        cpu = Estimate.of([one["load"]["server_cpu_ms"] / _cpu_ms(one[kind]) for one in found])
         report[kind] = {
-            "ratio": ratio.median,
-            "low": ratio.low,
-            "high": ratio.high,
-            "verdict": ratio.verdict(BOUND),
-            "rows_per_s": Estimate.of([one[kind] for one in found]).median,
+            "ratio": asdict(pace) | {"verdict": pace.verdict(BOUND)},
+            "cpu_ratio": asdict(cpu) | {"verdict": cpu.verdict(BOUND)},
+            **{figure: Estimate.of([one[kind][figure] for one in found]).median for figure in found[0][kind]},
         }
-    load_per_s = Estimate.of([one["load"] for one in found]).median
-    click.echo(json.dumps({"model": model, "rounds": rounds, "load_rows_per_s": load_per_s, **report}, indent=1))
+    bare_load = {figure: Estimate.of([one["load"][figure] for one in found]).median for figure in found[0]["load"]}
+    click.echo(json.dumps({"model": model, "machine_load": os.getloadavg()[0], "load": bare_load, **report}, indent=1))
 
 
-def _tell(number: int, key: str, rate: float) -> None:
-    click.echo(f"round {number + 1}, {key}: {rate:,.0f} rows/s", err=True)
+def _cpu_ms(figures: Figures) -> float:
+    return figures["server_cpu_ms"] + figures["client_cpu_ms"]
+
+
+def _tell(number: int, key: str, figures: Figures) -> None:
+    shown = ", ".join(f"{name} {value:,.3f}" for name, value in figures.items())
+    click.echo(f"round {number + 1}, {key}: {shown}", err=True)
 
 
 if __name__ == "__main__":
