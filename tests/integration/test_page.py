@@ -144,7 +144,7 @@ async def test_live_figures_move_with_the_traffic_of_others(browser: Browser, se
         await expect(one.page.locator("#no-traffic")).to_have_count(0)
         await expect(now.locator("td[data-title=p50]")).to_have_text(re.compile(r"^[\d.]+ ms$"))
         await expect(now.locator("td[data-title='Rows/s']")).to_have_text(re.compile(r"[1-9]"))
-        await expect(now.locator("td[data-title='Mean batch']")).to_have_text("8.00 rows")
+        await expect(now.locator("td[data-title=Batch]")).to_have_text("8.00 rows")
         await expect(now.locator("td[data-title=Padding]")).to_have_text("1.00×")
         sizes = one.page.get_by_role("img", name=re.compile(r"onnxruntime, 5 batches\. .*≤8: 100 %"))
         await expect(sizes).to_have_count(1)

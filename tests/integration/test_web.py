@@ -58,6 +58,7 @@ async def test_every_answer_bears_a_policy_that_lets_nothing_in_from_elsewhere(h
             assert "unsafe" not in policy
             assert response.headers["X-Content-Type-Options"] == "nosniff"
             assert "Cache-Control" in response.headers
+            assert response.headers["Server"] == "lockstep"
 
 
 async def test_the_pages_files_come_with_their_types_and_are_not_sent_twice(http: aiohttp.ClientSession) -> None:

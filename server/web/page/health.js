@@ -73,7 +73,7 @@ function Backend({ one, colour }) {
     <th scope="row">
       <i class="dot" style=${{ background: colour }}></i>${one.name}
       ${one.preferred && html`<span class="tag" title="rows that name no backend go here">preferred</span>`}
-      ${!one.takes_free_rows && html`<span class="tag" title="serves only rows that name it">by name</span>`}
+      ${!one.takes_free_rows && html`<span class="tag" title="about as its source, by bounds of its own; serves only rows that name it">variant</span>`}
     </th>
     <td data-title="State" class="block">
       <span class=${`state ${tone}`}><span aria-hidden="true">${sign} </span>${word}</span>

@@ -52,8 +52,8 @@ function Figures({ model, history, colour }) {
             <th scope="col" class="number">Rows/s</th>
             <th scope="col" class="number">p50</th>
             <th scope="col" class="number">p99</th>
-            <th scope="col" class="number">Mean batch</th>
-            <th scope="col" class="number">Padding</th>
+            <th scope="col" class="number" title="mean rows of a batch">Batch</th>
+            <th scope="col" class="number" title="padded tokens for each token: 1 is none">Padding</th>
             <th scope="col" class="number" title="of the workers while they execute">CPU a row</th>
             <th scope="col" class="number" title="of one core, while they execute">CPU</th>
           </tr>
@@ -65,7 +65,7 @@ function Figures({ model, history, colour }) {
               <td data-title="Rows/s" class="number">${digits(one.rows_per_s)}</td>
               <td data-title="p50" class="number">${milliseconds(one.p50_ms)}</td>
               <td data-title="p99" class="number">${milliseconds(one.p99_ms)}</td>
-              <td data-title="Mean batch" class="number">${rows(one.mean_batch)}</td>
+              <td data-title="Batch" class="number">${rows(one.mean_batch)}</td>
               <td data-title="Padding" class="number">${times(one.padding)}</td>
               <td data-title="CPU a row" class="number">${milliseconds(one.cpu_ms_per_row)}</td>
               <td data-title="CPU" class="number">${percent(one.cpu_share, 0)}</td>

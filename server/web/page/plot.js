@@ -82,7 +82,7 @@ export class Plot extends Component {
             size: 62,
             space: 26,
             values: (_, ticks) =>
-              ticks.map((tick) => (tick === null ? null : `${Number(tick.toPrecision(3))}${unit}`)),
+              ticks.map((tick) => (tick === null ? null : short(tick, unit))),
           },
         ],
         series: [{}, ...series],
@@ -121,6 +121,12 @@ export class Plot extends Component {
 
 function clock(seconds) {
   return new Date(1000 * seconds).toLocaleTimeString("en-GB");
+}
+
+/** A number of an axis, where there is little room. */
+function short(tick, unit) {
+  if (unit === " ms" && tick >= 1000) return `${Number((tick / 1000).toPrecision(3))} s`;
+  return `${Number(tick.toPrecision(3))}${unit}`;
 }
 
 /** Whole decades round the values, one at least. */
