@@ -7,7 +7,7 @@ PYTHON ?= python3
 PACKAGES := lockstep server clients exporters zoo protos tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-gpu demo test test-all check format protos protos-check serve bench simulate clean
+.PHONY: help install install-gpu demo test test-all check format protos protos-check serve bench report simulate clean
 
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ serve: $(STAMP) ## Serve ./models on 127.0.0.1:8001 (gRPC) and :8002 (HTTP)
 
 bench: $(STAMP) ## Measure the gateway beside the offline bound; writes docs/reports/performance.md (half an hour)
 	$(PY) -m benchmarks.run
+
+report: $(STAMP) ## The frameworks side by side: trains and exports the zoo, measures (two hours); writes docs/reports/
+	$(BIN)/lockstep report frameworks --train
 
 simulate: $(STAMP) ## Policies and orders on measured costs; writes reports/simulation/
 	$(PY) -m benchmarks.simulate

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "latency": ("lockstep.commands.latency:latency", "Show where rows spend their time on a running server."),
     "loadtest": ("lockstep.commands.loadtest:loadtest", "Load-test the backends of a running server side by side."),
     "compare": ("lockstep.commands.compare:compare", "Did it get slower? Compare two load tests."),
+    "report": ("lockstep.commands.report:report", "Write a report of what was measured."),
 }
 """Name -> (`module:object`, the help line shown in the list)."""
 

@@ -115,7 +115,7 @@ def run(order: Order, on_progress: OnProgress) -> Outcome:
     entries = select(order.rows)
     if order.train:
         train_all([entry.id for entry in entries], order.cache)
-    state = _State.read(order.data.with_name(order.data.stem + ".state.json"))
+    state = _State.read(_state_path(order.data))
     errors = asyncio.run(_export([entry.id for entry in entries], order, state, on_progress))
     known = {row: state.rows[row] for row in ENTRIES if row in state.rows and row not in errors}
     cells = [cell for one in known.values() for cell in one["cells"]]
@@ -126,6 +126,18 @@ def run(order: Order, on_progress: OnProgress) -> Outcome:
     order.report.write_text(render(known, errors, bounds))
     refused = sum(cell["status"] == "refused" for cell in cells)
     return Outcome(cells, errors, refused, _summary(cells, errors, bounds, order))
+
+
+def read_rows(data: Path) -> dict[str, dict[str, Any]]:
+    """Return what is known of each row that was done: its `framework`, `layer`, `cells`, `loop` and `methods`.
+
+    `data` is the figures' file of `Order`; none of them is known where it is not there.
+    """
+    return _State.read(_state_path(data)).rows
+
+
+def _state_path(data: Path) -> Path:
+    return data.with_name(data.stem + ".state.json")
 
 
 async def _export(rows: Sequence[str], order: Order, state: _State, on_progress: OnProgress) -> dict[str, str]:

@@ -241,7 +241,7 @@ def matrix_command(rows: tuple[str, ...], as_json: bool, **options: Any) -> None
     from lockstep import export_matrix
 
     try:
-        with _shown() as on_progress:
+        with shown_progress() as on_progress:
             outcome = export_matrix.run(export_matrix.Order(rows=rows, **options), on_progress)
     except KeyboardInterrupt:
         click.echo("interrupted: rows that were done are kept; run it again to go on", err=True)
@@ -362,7 +362,7 @@ def _run(
         )
 
     try:
-        with _shown() as on_progress:
+        with shown_progress() as on_progress:
             results = asyncio.run(export_all(on_progress))
     except KeyboardInterrupt:
         click.echo("interrupted: what was published before is whole, and nothing else was left behind", err=True)
@@ -396,7 +396,7 @@ def _finish(orders: Sequence[Order], results: Sequence[ExportReport | BaseExcept
 
 
 @contextmanager
-def _shown() -> Iterator[OnProgress]:
+def shown_progress() -> Iterator[OnProgress]:
     """Show progress on standard error: live on a terminal, else a line for each step."""
     from rich.console import Console
     from rich.progress import Progress as Live
