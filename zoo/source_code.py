@@ -57,7 +57,9 @@ def lines_of_code(*targets: str) -> int:
             continue
         counted.add(place)
         module_name, name = place
-        module = read.setdefault(module_name, _Module(source_file(module_name)))
+        if module_name not in read:
+            read[module_name] = _Module(source_file(module_name))
+        module = read[module_name]
         if name in module.definitions:
             node = module.definitions[name]
             lines |= {(module_name, line) for line in module.code_lines(node)}

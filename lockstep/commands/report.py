@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 if TYPE_CHECKING:
+    from lockstep.framework_report.gather import Gathered
     from lockstep.framework_report.measure import OnProgress
+    from lockstep.framework_report.measurement import Measurement
+    from lockstep.framework_report.settings import Settings
 
 FAILED, SOME_UNMEASURED, INTERRUPTED = 1, 3, 130  # exit codes; 2 is click's own, for usage
 
@@ -37,6 +40,13 @@ def report() -> None:
     default=Path("reports/export-matrix.json"),
     show_default=True,
     help="The figures of `lockstep export matrix`.",
+)
+@click.option(
+    "--recorded",
+    type=_FILE,
+    default=Path("docs/reports/export-matrix.md"),
+    show_default=True,
+    help="The matrix's report of an earlier run: stands in, and is marked, where --matrix lacks a model.",
 )
 @click.option("--texts", type=_FILE, help="Held-out texts.  [default: CACHE/corpus/test.jsonl]")
 @click.option(
@@ -112,6 +122,7 @@ def _write(
     cache: Path,
     repository: Path,
     matrix: Path,
+    recorded: Path,
     texts: Path | None,
     data: Path,
     out: Path,
@@ -121,33 +132,28 @@ def _write(
     again: bool,
 ) -> dict[str, str]:
     """Measure and write; return why, by key, what could not be measured was not."""
-    from lockstep.framework_report import epochs, latency, load, padding, render
+    from lockstep.framework_report import render
     from lockstep.framework_report.facts import Facts
     from lockstep.framework_report.gather import gather
     from lockstep.framework_report.kept import Kept, KeptUnreadable
     from lockstep.framework_report.measure import pending, run
     from lockstep.framework_report.settings import Settings
+    from zoo.corpus import CorpusError
     from zoo.registry import select
 
     try:
         kept = Kept.read(data)
-        gathered = gather(select(models), cache, repository, matrix)
+        gathered = gather(select(models), cache, repository, matrix, recorded)
     except (KeptUnreadable, ValueError) as error:
         _fail(str(error))
     if not any(row.record is not None for row in gathered.rows):
         _fail(f"nothing of {cache / 'zoo'} is trained: run lockstep export matrix --train first, or add --train")
-    settings = Settings()
-    verify_with = texts or cache / "corpus" / "test.jsonl"
-    listed = {
-        "latency": latency.measurements(gathered, settings, verify_with),
-        "padding": padding.measurements(gathered, settings, verify_with),
-        "epochs": epochs.measurements(gathered, settings, cache / "corpus", cache / "tokenizer.json"),
-        "load": load.measurements(gathered, settings, verify_with),
-    }
-    failed: dict[str, str] = {}
+    settings, failed = Settings(), {}
     if measure:
-        wanted = [one for kind in _KINDS if not kinds or kind in kinds for one in listed[kind]]
-        todo = pending(wanted, kept, again=again)
+        try:
+            todo = pending(listed(gathered, settings, cache, texts, kinds), kept, again=again)
+        except CorpusError as error:
+            _fail(str(error))
         with _shown(len(todo)) as on_progress:
             failed = run(todo, kept, kept_command(models, kinds, again), on_progress)
     facts = Facts(gathered, kept)
@@ -159,6 +165,24 @@ def _write(
         path.write_text(text, encoding="utf-8")
     click.echo(f"report: {out}; page: {page}; figures: {data}")
     return failed
+
+
+def listed(
+    gathered: Gathered, settings: Settings, cache: Path, texts: Path | None, kinds: tuple[str, ...]
+) -> list[Measurement]:
+    """List the measurements of these kinds, of all for none; raises `CorpusError` where there is no corpus."""
+    from lockstep.framework_report import epochs, latency, load, padding
+    from zoo.corpus import open_corpus
+
+    verify_with = texts or cache / "corpus" / "test.jsonl"
+    corpus = open_corpus(cache / "corpus")
+    of_kind: dict[str, list[Measurement]] = {
+        "latency": latency.measurements(gathered, settings, verify_with),
+        "padding": padding.measurements(gathered, settings, verify_with),
+        "epochs": epochs.measurements(gathered, settings, corpus, cache / "tokenizer.json"),
+        "load": load.measurements(gathered, settings, verify_with),
+    }
+    return [one for kind in _KINDS if not kinds or kind in kinds for one in of_kind[kind]]
 
 
 def kept_command(models: tuple[str, ...], kinds: tuple[str, ...], again: bool) -> str:

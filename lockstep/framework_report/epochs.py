@@ -19,26 +19,29 @@ from lockstep.framework_report.contest import one_thread_environment
 from lockstep.framework_report.gather import Gathered, ModelRow
 from lockstep.framework_report.measurement import Measurement, MeasuringFailed, Say
 from lockstep.framework_report.settings import Settings, fingerprint
+from zoo import train as trainings
+from zoo.corpus import Corpus
 
 DYNAMIC: Final = "dynamic"
 EAGER: Final = "eager"
 _HAS_GRAPHS_TO_LEAVE: Final = (Framework.KERAS, Framework.TF2)
 
 
-def measurements(gathered: Gathered, settings: Settings, corpus: Path, tokenizer: Path) -> list[Measurement]:
-    """List one measurement for each model that stands for a framework and each condition, where it was trained."""
+def measurements(gathered: Gathered, settings: Settings, corpus: Corpus, tokenizer: Path) -> list[Measurement]:
+    """List one measurement for each model that stands for a framework and each condition, trained before or not."""
     found = []
     for row in gathered.rows:
-        if row.record is None or row.id not in settings.epochs:
+        if row.id not in settings.epochs:
             continue
+        made_of = trainings.fingerprint(row.entry, trainings.Materials(corpus, tokenizer))
         conditions: dict[str, list[str]] = {DYNAMIC: []}
         conditions |= {f"fixed-{length}": ["--length", str(length)] for length in settings.epoch_lengths}
         if row.framework in _HAS_GRAPHS_TO_LEAVE:
             conditions[EAGER] = ["--eager"]
         for name, flags in conditions.items():
             texts = settings.eager_texts if name == EAGER else settings.epoch_texts
-            of = fingerprint("epochs", row.record.fingerprint, {"flags": flags, "texts": texts})
-            run = partial(_measure, row, corpus, tokenizer, ["--texts", str(texts), *flags])
+            of = fingerprint("epochs", made_of, {"flags": flags, "texts": texts})
+            run = partial(_measure, row, corpus.folder, tokenizer, ["--texts", str(texts), *flags])
             found.append(Measurement(f"epochs/{row.id}/{name}", of, run))
     return found
 

@@ -147,6 +147,13 @@ def cpu_per_epoch(row: ModelRow) -> float | None:
     return None if row.record is None else row.record.cpu_s / row.record.epochs
 
 
+def onnx_cost(row: ModelRow, shape: str) -> float | None:
+    """Return the CPU time of one batch as ONNX by the export matrix, ms."""
+    cell = row.cell("onnx")
+    value = None if cell is None else cell[f"cpu_ms_{shape}"]
+    return None if value is None else float(value)
+
+
 def _number(value: Any, *names: str) -> float | None:
     for name in names:
         if not isinstance(value, dict) or name not in value:

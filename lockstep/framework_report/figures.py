@@ -147,12 +147,9 @@ def plots(facts: Facts, settings: Settings) -> tuple[Plot, ...]:
 def _lines(facts: Facts) -> Figure:
     data: list[Figure] = []
     for name, same in (("LSTM", SAME_LSTM), ("Transformer", SAME_TRANSFORMER)):
-        rows = [row for row in facts.of(same.values()) if row.record is not None]
-        for row in rows:
-            assert row.record is not None
+        for row in facts.of(same.values()):
             label, colour = f"{row.side}<br>{name}", COLOURS[row.framework]
-            rest = row.record.lines_of_code - row.record.model_lines
-            for value, opacity, what in ((row.record.model_lines, 1.0, "model"), (rest, 0.4, "training")):
+            for value, opacity, what in ((row.model_lines, 1.0, "model"), (row.training_lines, 0.4, "training")):
                 data.append(
                     {
                         "type": "bar",

@@ -9,15 +9,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache as cache_calls
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from exporters.source import Description, Framework
 from lockstep.export_matrix import Cell, read_rows
+from lockstep.framework_report.recorded import read_report
 from server.repository.catalog import PublishedModel, RefusedError, read_version
 from server.repository.manifest import Artifact, Manifest
 from zoo.registry import Entry
+from zoo.source_code import lines_of_code
 from zoo.train import DESCRIPTION, RECORD, Record
 
 SIDES: Final = MappingProxyType(
@@ -57,10 +60,13 @@ class ModelRow:
     """One model of the zoo: what is known of it."""
 
     entry: Entry
+    model_lines: int  # of code that make the model; see `zoo.source_code.lines_of_code`
+    training_lines: int  # that its training takes beside
     record: Record | None  # None: not trained
     trained_at: str | None  # date
     logged: bool  # TensorBoard's events are there
     cells: tuple[Cell, ...]  # of the export matrix, one an artifact; none: not exported
+    earlier: bool  # they are of an earlier run's report
     loop: Cell | None  # what the model costs as a Loop or Scan; None: not measured
     methods: dict[str, str | None]  # artifact -> how it was converted
     published: PublishedModel | None  # None: nothing is in the repository
@@ -85,6 +91,14 @@ class ModelRow:
         """What its layer is."""
         return Layer.of(self.entry.layer)
 
+    @property
+    def accuracy(self) -> float | None:
+        """The share of held-out sentences that it answers right, trained in this run or in an earlier one."""
+        if self.record is not None:
+            return self.record.accuracy_sentences
+        known = [cell["source_accuracy_sentences"] for cell in self.cells]
+        return next((float(value) for value in known if value is not None), None)
+
     def cell(self, artifact: str) -> Cell | None:
         """Return an artifact's figures in the export matrix."""
         return next((cell for cell in self.cells if cell["artifact"] == artifact), None)
@@ -99,6 +113,7 @@ class Gathered:
     repository: Path
     matrix: Path
     matrix_at: str | None  # date; None: there is no matrix
+    recorded: Path  # the report of an earlier run
 
     def row(self, model: str) -> ModelRow:
         """Return one model's; raises `KeyError`."""
@@ -108,11 +123,15 @@ class Gathered:
         raise KeyError(model)
 
 
-def gather(entries: Iterable[Entry], cache: Path, repository: Path, matrix: Path) -> Gathered:
-    """Read what is there of each entry. Raises `ValueError` where a file is there and is not what it should be."""
-    matrix_rows = read_rows(matrix)
-    rows = tuple(_row(entry, cache, repository, matrix_rows.get(entry.id)) for entry in entries)
-    return Gathered(rows, cache, repository, matrix, _date(matrix) if matrix.is_file() else None)
+def gather(entries: Iterable[Entry], cache: Path, repository: Path, matrix: Path, recorded: Path) -> Gathered:
+    """Read what is there of each entry.
+
+    What the matrix does not hold is taken from `recorded`, the report of an earlier run, if that is there. Raises
+    `ValueError` where a file is there and is not what it should be.
+    """
+    now, before = read_rows(matrix), read_report(recorded)
+    rows = tuple(_row(entry, cache, repository, now.get(entry.id), before.get(entry.id)) for entry in entries)
+    return Gathered(rows, cache, repository, matrix, _date(matrix) if matrix.is_file() else None, recorded)
 
 
 def description(row: ModelRow, cache: Path) -> tuple[Description, Path]:
@@ -126,20 +145,31 @@ def plain_artifacts(manifest: Manifest) -> list[Artifact]:
     return sorted((one for one in manifest.artifacts if "-" not in one.kind), key=lambda one: one.kind)
 
 
-def _row(entry: Entry, cache: Path, repository: Path, known: dict[str, Any] | None) -> ModelRow:
+def _row(
+    entry: Entry, cache: Path, repository: Path, now: dict[str, Any] | None, before: dict[str, Any] | None
+) -> ModelRow:
     path = cache / "zoo" / entry.id / RECORD
-    known = known or {}
+    known = now or before or {}
     loop = known.get("loop")
     return ModelRow(
         entry=entry,
+        model_lines=_lines(entry.build),
+        training_lines=_lines(entry.build, f"{entry.family.training}:learn") - _lines(entry.build),
         record=Record.read(path) if path.is_file() else None,
         trained_at=_date(path) if path.is_file() else None,
         logged=any((cache / "tensorboard" / entry.id).rglob("*tfevents*")),
         cells=tuple(known.get("cells", ())),
+        earlier=now is None and before is not None,
         loop=loop if loop and "error" not in loop else None,
         methods=known.get("methods", {}),
         published=_published(repository, entry.id),
     )
+
+
+@cache_calls
+def _lines(*targets: str) -> int:
+    """Count lines once a process: the source is read anew for each count."""
+    return lines_of_code(*targets)
 
 
 def _published(repository: Path, model: str) -> PublishedModel | None:

@@ -12,6 +12,7 @@ from lockstep.framework_report.facts import (
     Facts,
     cpu_per_epoch,
     median,
+    onnx_cost,
     ratio,
     spread,
 )
@@ -41,6 +42,7 @@ class Section:
 
     anchor: str
     title: str
+    short: str  # the title in a word or two, for the page's head
     text: tuple[str, ...]  # paragraphs
     tables: tuple[Table, ...]
     command: str
@@ -83,7 +85,7 @@ def times(value: float | None) -> str:
     """Return a ratio."""
     if value is None:
         return UNKNOWN
-    return f"{value:.0f}x" if value >= 20 else f"{value:.1f}x" if value >= 3 else f"{value:.2f}x"
+    return f"{value:.0f}×" if value >= 20 else f"{value:.1f}×" if value >= 3 else f"{value:.2f}×"
 
 
 def _side_by_side(facts: Facts) -> Section:
@@ -100,13 +102,13 @@ def _side_by_side(facts: Facts) -> Section:
         return cell
 
     def lines(row: ModelRow) -> str:
-        return UNKNOWN if row.record is None else f"{row.record.model_lines} + {_training_lines(row)}"
+        return f"{row.model_lines} + {row.training_lines}"
 
     def accuracy(row: ModelRow) -> str:
-        return percent(None if row.record is None else row.record.accuracy_sentences)
+        return percent(row.accuracy)
 
     def best(rows: list[ModelRow]) -> str:
-        known = [row.record.accuracy_sentences for row in rows if row.record is not None]
+        known = [row.accuracy for row in rows if row.accuracy is not None]
         return percent(max(known, default=None))
 
     def artifacts(rows: list[ModelRow]) -> str:
@@ -152,6 +154,7 @@ def _side_by_side(facts: Facts) -> Section:
     return Section(
         "side-by-side",
         "Side by side",
+        "Side by side",
         (
             "The same LSTM and the same Transformer, trained on the same texts with the same recipe in each framework. "
             "Own format: a `.pt2` archive of PyTorch, a SavedModel of the others. Sentences: held-out ones that people "
@@ -164,7 +167,10 @@ def _side_by_side(facts: Facts) -> Section:
 
 def _layers(facts: Facts) -> Section:
     def cell(side: str, fits: Callable[[ModelRow], bool]) -> str:
-        return ", ".join(row.id for row in facts.rows if row.side == side and row.record and fits(row)) or UNKNOWN
+        return (
+            ", ".join(row.id for row in facts.rows if row.side == side and row.accuracy is not None and fits(row))
+            or UNKNOWN
+        )
 
     def recurrence(kind: str) -> Callable[[ModelRow], bool]:
         def fits(row: ModelRow) -> bool:
@@ -188,6 +194,7 @@ def _layers(facts: Facts) -> Section:
     return Section(
         "layers",
         "Which layers each framework has, trained here",
+        "Layers",
         (
             "TensorFlow 2 has no recurrent layer of its own beside Keras's: its cells are written by hand, under "
             "`tf.while_loop`. TensorFlow 1's stacks are `MultiRNNCell` of `DropoutWrapper`.",
@@ -201,8 +208,11 @@ def _training(facts: Facts) -> Section:
     cells = []
     for row in facts.rows:
         record = row.record
+        lines = (str(row.model_lines), str(row.model_lines + row.training_lines))
         if record is None:
-            cells.append((row.id, row.side, row.entry.layer, "not trained", *[UNKNOWN] * 8))
+            when = "in an earlier run" if row.accuracy is not None else "not trained"
+            rest = (*[UNKNOWN] * 4, percent(row.accuracy), UNKNOWN)
+            cells.append((row.id, row.side, row.entry.layer, when, *lines, *rest))
             continue
         cells.append(
             (
@@ -210,8 +220,7 @@ def _training(facts: Facts) -> Section:
                 row.side,
                 row.entry.layer,
                 row.trained_at or UNKNOWN,
-                str(record.model_lines),
-                str(record.lines_of_code),
+                *lines,
                 f"{record.parameters:,}",
                 str(record.epochs),
                 shown(record.train_s, 0),
@@ -227,6 +236,7 @@ def _training(facts: Facts) -> Section:
     return Section(
         "training",
         "Lines of code, seconds to train, accuracy",
+        "Training",
         (
             "A line counts where it holds code: no comments, docstrings, blank lines or imports, and nothing that all "
             "frameworks share. Training used what cores were free, so wall time says what somebody waited and CPU time "
@@ -241,7 +251,7 @@ def _exports(facts: Facts) -> Section:
     cells = []
     for row in facts.rows:
         if not row.cells:
-            cells.append((row.id, UNKNOWN, "not exported yet", *[UNKNOWN] * 7))
+            cells.append((row.id, UNKNOWN, UNKNOWN, "not exported yet", *[UNKNOWN] * 7))
         for cell in row.cells:
             operators = " ".join(f"{count} {kind}" for kind, count in cell["recurrent_ops"].items())
             refused = cell["status"] == "refused"
@@ -249,6 +259,7 @@ def _exports(facts: Facts) -> Section:
                 (
                     row.id,
                     cell["artifact"],
+                    "earlier" if row.earlier else "this",
                     f"refused: {cell['reason']}" if refused else cell["status"],
                     operators or UNKNOWN,
                     shown(None if cell["bytes"] is None else cell["bytes"] / 1e6),
@@ -262,14 +273,15 @@ def _exports(facts: Facts) -> Section:
     loops = tuple(
         (
             row.id,
+            "earlier" if row.earlier else "this",
             " ".join(f"{count} {kind}" for kind, count in row.loop["recurrent_ops"].items()),
             *(
                 text
                 for shape in ("b1_t32", "b32_t64")
                 for text in (
                     milliseconds(row.loop[f"cpu_ms_{shape}"]),
-                    milliseconds(_cost(row, "onnx", shape)),
-                    times(ratio(row.loop[f"cpu_ms_{shape}"], _cost(row, "onnx", shape))),
+                    milliseconds(onnx_cost(row, shape)),
+                    times(ratio(row.loop[f"cpu_ms_{shape}"], onnx_cost(row, shape))),
                 )
             ),
         )
@@ -277,21 +289,34 @@ def _exports(facts: Facts) -> Section:
         if row.loop is not None
     )
     columns = (
-        *("model", "artifact", "result", "recurrence", "MB", "difference", "padding", "accuracy"),
+        *("model", "artifact", "run", "result", "recurrence", "MB", "difference", "padding", "accuracy"),
         *("CPU ms B1xT32", "CPU ms B32xT64"),
     )
-    loop_columns = ("model", "tf2onnx alone", "B1xT32: Loop ms", "fused", "ratio", "B32xT64: Loop ms", "fused", "ratio")
+    loop_columns = (
+        "model",
+        "run",
+        "tf2onnx alone",
+        "B1xT32: Loop ms",
+        "fused",
+        "ratio",
+        "B32xT64: Loop ms",
+        "fused",
+        "ratio",
+    )
     return Section(
         "exports",
         "What exports, and how",
+        "Exports",
         (
             "`fused`: the recurrence became ONNX's RNN, GRU or LSTM operator with `sequence_lens`. `exact`: the "
             "framework's own graph, or one without recurrence. An artifact is published only if it answers as its "
             "source does, alone and in any batch, whatever stands in the padding: difference and padding are the "
             "largest that were seen.",
+            "Run: this one, or an earlier one, whose report (`docs/reports/export-matrix.md`) stands in where this run "
+            "has not exported a model; a model's own figures are always of one run.",
             "What a Loop costs: the same model through tf2onnx alone, beside the fused operator.",
         ),
-        (Table(columns, tuple(cells), words=4), Table(loop_columns, loops, words=2)),
+        (Table(columns, tuple(cells), words=5), Table(loop_columns, loops, words=3)),
         MATRIX_COMMAND,
     )
 
@@ -311,6 +336,7 @@ def _latency(facts: Facts, settings: Settings) -> Section:
     return Section(
         "latency",
         "Latency of each artifact",
+        "Latency",
         (
             "Milliseconds from handing a full batch to the worker that serves it until the answer is back: one thread, "
             "medians of interleaved rounds. B1xT32: one text of 32 tokens.",
@@ -355,7 +381,7 @@ def _load(facts: Facts) -> Section:
     if warned:
         text.append("The load test warned: " + "; ".join(warned) + ".")
     return Section(
-        "load", "Under load", tuple(text), (Table(columns, tuple(cells), words=2),), f"{COMMAND} --only load"
+        "load", "Under load", "Load", tuple(text), (Table(columns, tuple(cells), words=2),), f"{COMMAND} --only load"
     )
 
 
@@ -386,6 +412,7 @@ def _padding(facts: Facts, settings: Settings) -> Section:
     return Section(
         "padding",
         "Static against dynamic lengths, in serving",
+        "Padding in serving",
         (
             "The same held-out texts, sentences and documents as the corpus mixes them, through the same artifact in "
             "batches of several makes. Sorted: by length, in batches of a bounded area, which is what dynamic lengths "
@@ -425,12 +452,14 @@ def _static_training(facts: Facts, settings: Settings) -> Section:
     return Section(
         "static-training",
         "Static against dynamic lengths, in training",
+        "Padding in training",
         (
             "The zoo's own training code on a part of the corpus, 64 rows a step, one core, the first step (which "
             "builds what is built once) not counted. Dynamic: batches of similar lengths, padded to their longest. "
             "Fixed: every text cut or padded to so many tokens, all of which are computed. An epoch: of the whole "
-            "corpus, at the pace that was measured. Without graphs: `tf.config.run_functions_eagerly`; PyTorch has none to leave "
-            "away, and TensorFlow 1 nothing else.",
+            "corpus, at the pace that was measured. Without graphs: `tf.config.run_functions_eagerly`; PyTorch has "
+            "none to leave away, and TensorFlow 1 nothing else. PyTorch's dynamic batches are packed "
+            "(`pack_padded_sequence`), its fixed ones are not: every row has the same length.",
         ),
         (Table(columns, tuple(cells), words=2),),
         f"{COMMAND} --only epochs",
@@ -474,6 +503,7 @@ def _modes(facts: Facts) -> Section:
     return Section(
         "modes",
         "Eager against graph",
+        "Eager and graph",
         (
             "The trained source as its users run it, and its artifacts, each in a process of its own with one thread, "
             "in turns. Milliseconds of the execution alone, medians. Eager: PyTorch's module; the Keras model called; "
@@ -515,7 +545,8 @@ def _conditions(facts: Facts) -> Section:
         )
     trained = sorted({row.trained_at for row in facts.rows if row.trained_at})
     gathered = facts.gathered
-    done = sum(bool(row.cells) for row in facts.rows)
+    done = sum(bool(row.cells) and not row.earlier for row in facts.rows)
+    earlier = sum(row.earlier for row in facts.rows)
     cells.append(
         (
             "lines, seconds to train, accuracy",
@@ -525,8 +556,11 @@ def _conditions(facts: Facts) -> Section:
             *[UNKNOWN] * 3,
         )
     )
-    matrix_at = gathered.matrix_at or "not run"
-    cells.append(("what exports, sizes, CPU costs", MATRIX_COMMAND, matrix_at, str(done), *[UNKNOWN] * 3))
+    subject = "what exports, sizes, their CPU costs"
+    cells.append((subject, MATRIX_COMMAND, gathered.matrix_at or "not run", str(done), *[UNKNOWN] * 3))
+    if earlier:
+        text = f"an earlier run: {gathered.recorded}"
+        cells.append((f"{subject}, accuracy: the other models", MATRIX_COMMAND, text, str(earlier), *[UNKNOWN] * 3))
     columns = ("numbers", "command", "when (UTC)", "measurements", "s", "cores", "of the machine used by others")
     text = (
         "Ratios are of one run, in turns. Of the machine used by others: CPU time of processes that had nothing to do "
@@ -536,15 +570,11 @@ def _conditions(facts: Facts) -> Section:
     return Section(
         "conditions",
         "Where each number comes from",
+        "Sources",
         (text,),
         (Table(columns, tuple(cells), words=3),),
         f"{COMMAND} (measures what is missing), --again (measures anew), --no-measure (writes the report alone)",
     )
-
-
-def _training_lines(row: ModelRow) -> int:
-    assert row.record is not None
-    return row.record.lines_of_code - row.record.model_lines
 
 
 def _native(row: ModelRow) -> str | None:
@@ -552,12 +582,6 @@ def _native(row: ModelRow) -> str | None:
     assert row.published is not None
     runtimes = {artifact.runtime for artifact in row.published.manifest.artifacts} - {"onnxruntime"}
     return next(iter(runtimes), None)
-
-
-def _cost(row: ModelRow, artifact: str, shape: str) -> float | None:
-    cell = row.cell(artifact)
-    value = None if cell is None else cell[f"cpu_ms_{shape}"]
-    return None if value is None else float(value)
 
 
 def _small(value: float | None) -> str:
