@@ -55,17 +55,17 @@ async def _measure(
     together = [(32, length) for length in settings.lengths_together]
     try:
         files, _ = described(*description(row, gathered.cache))
-        async with workers(row.published, manifest.artifacts) as backends:
+        say("opening its source and its artifacts")
+        async with source(files) as modes, workers(row.published, manifest.artifacts) as backends:
             say(f"{len(backends)} artifacts over lengths")
             shapes = full_batches(stream, [*alone, *together], manifest.max_tokens)
             lengths = await contest(backends, shapes, rounds=settings.rounds, seconds=settings.shape_seconds)
             say("its source, eager and as a graph")
-            async with source(files) as modes:
-                shapes = full_batches(stream, MODE_SHAPES, manifest.max_tokens)
-                # The source's answer is the one that the others are held against.
-                compared = await contest(
-                    {**modes, **backends}, shapes, rounds=settings.rounds, seconds=settings.shape_seconds
-                )
+            shapes = full_batches(stream, MODE_SHAPES, manifest.max_tokens)
+            # The source's answer is the one that the others are held against.
+            compared = await contest(
+                {**modes, **backends}, shapes, rounds=settings.rounds, seconds=settings.shape_seconds
+            )
     except (ExportError, BackendUnavailable, BatchFailed, RunFailed) as error:
         raise MeasuringFailed(str(error)) from error
     return {"lengths": lengths, "modes": compared}

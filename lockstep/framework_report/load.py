@@ -93,6 +93,7 @@ def _figures(report: LoadReport) -> dict[str, Any]:
             "rows": backend.rows,
             "mean_batch_rows": backend.mean_batch_rows,
             "padding_ratio": backend.padding_ratio,
+            "cpu_ms": None if backend.cost is None else backend.cost.cpu_ms,
         }
         for backend in report.backends
     }

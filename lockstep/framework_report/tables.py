@@ -361,6 +361,7 @@ def _load(facts: Facts) -> Section:
                     shown(closed["rows_per_s"], 0),
                     shown(closed["mean_batch_rows"], 1),
                     shown(closed["padding_ratio"]),
+                    milliseconds(closed["cpu_ms"]),
                     shown(found["rate"], 0),
                     milliseconds(opened.get("p50_ms")),
                     milliseconds(opened.get("p99_ms")),
@@ -368,14 +369,25 @@ def _load(facts: Facts) -> Section:
                 )
             )
     columns = (
-        *("model", "backend", "most texts/s", "rows a batch", "padding", "offered/s", "p50 ms", "p99 ms", "failed"),
+        *(
+            "model",
+            "backend",
+            "most texts/s",
+            "rows a batch",
+            "padding",
+            "CPU ms a text",
+            "offered/s",
+            "p50 ms",
+            "p99 ms",
+            "failed",
+        ),
     )
     warned = [
         f"{row.id}: {warning}" for row in facts.rows for warning in (facts.loaded(row.id) or {}).get("warnings", ())
     ]
     text = [
-        "One text a call over a local server whose cores the load generator shares. Most texts/s, rows a batch and "
-        "padding (padded tokens / tokens): callers in a closed loop. p50 and p99: the same Poisson arrivals for every "
+        "One text a call over a local server whose cores the load generator shares. Most texts/s, rows a batch, "
+        "padding (padded tokens / tokens) and CPU ms a text (of all the server's processes): callers in a closed loop. p50 and p99: the same Poisson arrivals for every "
         "backend of a model, at half of what the weakest can do, from the instant a call was meant to start."
     ]
     if warned:

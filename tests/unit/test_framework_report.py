@@ -212,7 +212,13 @@ def measured() -> dict[str, dict[str, Any]]:
             "rate": 50.0,
             "callers": 32,
             "closed": {
-                "onnxruntime": {"rows_per_s": 900.0, "mean_batch_rows": None, "padding_ratio": 1.2, "failed_rows": 0}
+                "onnxruntime": {
+                    "rows_per_s": 900.0,
+                    "mean_batch_rows": None,
+                    "padding_ratio": 1.2,
+                    "cpu_ms": 1.5,
+                    "failed_rows": 0,
+                }
             },
             "open": {"onnxruntime": {"p50_ms": 2.0, "p99_ms": 9.0, "failed_rows": 3}},
             "warnings": ["the generator lacked CPU"],
@@ -228,7 +234,7 @@ def test_figures_reach_their_tables(tmp_path: Path) -> None:
     assert padded[0].cells[1][-1] == "8.0×"
     assert padded[1].cells[1][-1] == "50.0%"
     (load,) = section(known, "load").tables[0].cells
-    assert load == ("torch-lstm", "onnxruntime", "900", UNKNOWN, "1.20", "50", "2.00", "9.00", "3")
+    assert load == ("torch-lstm", "onnxruntime", "900", UNKNOWN, "1.20", "1.50", "50", "2.00", "9.00", "3")
     assert "the generator lacked CPU" in section(known, "load").text[-1]
     # One of two steps was counted: half of the 128 texts.
     assert section(known, "static-training").tables[0].cells[0][2:4] == ("1.00", "1.0")
