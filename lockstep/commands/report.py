@@ -46,7 +46,7 @@ def report() -> None:
     type=_FILE,
     default=Path("docs/reports/export-matrix.md"),
     show_default=True,
-    help="The matrix's report of an earlier run: stands in, and is marked, where --matrix lacks a model.",
+    help="The matrix's report of an earlier run: comes first, and is marked, where --matrix lacks a model.",
 )
 @click.option("--texts", type=_FILE, help="Held-out texts.  [default: CACHE/corpus/test.jsonl]")
 @click.option(

@@ -126,10 +126,13 @@ class Gathered:
 def gather(entries: Iterable[Entry], cache: Path, repository: Path, matrix: Path, recorded: Path) -> Gathered:
     """Read what is there of each entry.
 
-    What the matrix does not hold is taken from `recorded`, the report of an earlier run, if that is there. Raises
-    `ValueError` where a file is there and is not what it should be.
+    Where the matrix lacks one of them, `recorded` comes first, the report of an earlier run, if that is there: costs
+    of two runs do not compare. Raises `ValueError` where a file is there and is not what it should be.
     """
+    entries = tuple(entries)
     now, before = read_rows(matrix), read_report(recorded)
+    if all(entry.id in now for entry in entries):
+        before = {}
     rows = tuple(_row(entry, cache, repository, now.get(entry.id), before.get(entry.id)) for entry in entries)
     return Gathered(rows, cache, repository, matrix, _date(matrix) if matrix.is_file() else None, recorded)
 
@@ -149,7 +152,7 @@ def _row(
     entry: Entry, cache: Path, repository: Path, now: dict[str, Any] | None, before: dict[str, Any] | None
 ) -> ModelRow:
     path = cache / "zoo" / entry.id / RECORD
-    known = now or before or {}
+    known = before or now or {}
     loop = known.get("loop")
     return ModelRow(
         entry=entry,
@@ -159,7 +162,7 @@ def _row(
         trained_at=_date(path) if path.is_file() else None,
         logged=any((cache / "tensorboard" / entry.id).rglob("*tfevents*")),
         cells=tuple(known.get("cells", ())),
-        earlier=now is None and before is not None,
+        earlier=before is not None,
         loop=loop if loop and "error" not in loop else None,
         methods=known.get("methods", {}),
         published=_published(repository, entry.id),

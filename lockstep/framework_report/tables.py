@@ -312,8 +312,8 @@ def _exports(facts: Facts) -> Section:
             "framework's own graph, or one without recurrence. An artifact is published only if it answers as its "
             "source does, alone and in any batch, whatever stands in the padding: difference and padding are the "
             "largest that were seen.",
-            "Run: this one, or an earlier one, whose report (`docs/reports/export-matrix.md`) stands in where this run "
-            "has not exported a model; a model's own figures are always of one run.",
+            "Run: this one, or an earlier one, whose report (`docs/reports/export-matrix.md`) comes first where this "
+            "run has not exported every model: costs of two runs do not compare.",
             "What a Loop costs: the same model through tf2onnx alone, beside the fused operator.",
         ),
         (Table(columns, tuple(cells), words=5), Table(loop_columns, loops, words=3)),
@@ -387,8 +387,9 @@ def _load(facts: Facts) -> Section:
     ]
     text = [
         "One text a call over a local server whose cores the load generator shares. Most texts/s, rows a batch, "
-        "padding (padded tokens / tokens) and CPU ms a text (of all the server's processes): callers in a closed loop. p50 and p99: the same Poisson arrivals for every "
-        "backend of a model, at half of what the weakest can do, from the instant a call was meant to start."
+        "padding (padded tokens / tokens) and CPU ms a text (of all the server's processes): callers in a closed loop. "
+        "p50 and p99: the same Poisson arrivals for every backend of a model, at half of what the weakest can do, from "
+        "the instant a call was meant to start."
     ]
     if warned:
         text.append("The load test warned: " + "; ".join(warned) + ".")
@@ -572,7 +573,9 @@ def _conditions(facts: Facts) -> Section:
     cells.append((subject, MATRIX_COMMAND, gathered.matrix_at or "not run", str(done), *[UNKNOWN] * 3))
     if earlier:
         text = f"an earlier run: {gathered.recorded}"
-        cells.append((f"{subject}, accuracy: the other models", MATRIX_COMMAND, text, str(earlier), *[UNKNOWN] * 3))
+        cells.append(
+            (f"{subject}, accuracy of models not trained now", MATRIX_COMMAND, text, str(earlier), *[UNKNOWN] * 3)
+        )
     columns = ("numbers", "command", "when (UTC)", "measurements", "s", "cores", "of the machine used by others")
     text = (
         "Ratios are of one run, in turns. Of the machine used by others: CPU time of processes that had nothing to do "
