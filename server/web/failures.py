@@ -5,6 +5,7 @@
     InvalidInput                       400
     InputTooLong, MessageTooLarge      413
     ModelNotFound, BackendNotFound     404
+    LoadFailed                         409
     ModelNotReady, BackendUnavailable  503   may be retried
     Overloaded                         429   may be retried after Retry-After
     DeadlineExceeded                   504
@@ -32,6 +33,7 @@ from server.core.errors import (
     DeadlineExceeded,
     InputTooLong,
     InvalidInput,
+    LoadFailed,
     LockstepError,
     MessageTooLarge,
     ModelNotFound,
@@ -49,6 +51,7 @@ STATUS: Mapping[type[LockstepError], int] = {
     MessageTooLarge: 413,
     ModelNotFound: 404,
     BackendNotFound: 404,
+    LoadFailed: 409,
     ModelNotReady: 503,
     BackendUnavailable: 503,
     RowFailed: 500,
