@@ -280,9 +280,7 @@ class Batcher:
         for backend in self.backends:
             for number in range(backend.spec.instances):
                 name = f"{self.spec.model}@{backend.name}/{number}"
-                loop = asyncio.create_task(self._run(backend, number), name=name)
-                loop.add_done_callback(self._loop_ended)
-                self._loops.append(loop)
+                self._loops.append(asyncio.create_task(self._keep_running(backend, number), name=name))
 
         self._idle_clock = asyncio.create_task(self._tell_the_time())
 
@@ -326,6 +324,15 @@ class Batcher:
         for backend in self.backends:
             self._fail_suspects(backend, stopped)
             backend.keep_costs()
+
+    async def _keep_running(self, backend: Backend, number: int) -> None:
+        """Run a worker's loop again where a bug of ours ends it: one bad plan must not end a backend."""
+        while True:
+            try:
+                await self._run(backend, number)
+            except Exception as error:
+                self._ended_by_bug(f"{self.spec.model}@{backend.name}/{number}", error)
+                await asyncio.sleep(backend.backoff_s())
 
     async def _run(self, backend: Backend, number: int) -> None:
         """Keep one worker of a backend alive for as long as rows may need it."""
@@ -495,7 +502,7 @@ class Batcher:
         self._suspects[backend.name].extend(rows)
         if backend.name not in self._quarantines:
             quarantine = asyncio.create_task(self._quarantine(backend), name=f"{self.spec.model}@{backend.name}/q")
-            quarantine.add_done_callback(self._loop_ended)
+            quarantine.add_done_callback(self._quarantine_ended)
             self._quarantines[backend.name] = quarantine
 
     async def _quarantine(self, backend: Backend) -> None:
@@ -555,11 +562,13 @@ class Batcher:
         while self._suspects[backend.name]:
             self._fail(self._suspects[backend.name].popleft(), error)
 
-    def _loop_ended(self, task: asyncio.Task[None]) -> None:
-        """Say it loudly where a loop ends by a bug: its rows must not wait for nobody."""
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        _log.critical("%s ended unexpectedly", task.get_name(), exc_info=error)
+    def _quarantine_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._ended_by_bug(task.get_name(), error)
+
+    def _ended_by_bug(self, loop: str, error: BaseException) -> None:
+        """Say it loudly, and fail the rows that wait: they may be what it cannot bear."""
+        _log.critical("%s ended unexpectedly", loop, exc_info=error)
         self._backlog.fail_where(lambda row: True, RowFailed("internal error; the server's log tells more"))
 
     # ---- routing ---------------------------------------------------------------------------------

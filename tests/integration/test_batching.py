@@ -5,7 +5,9 @@ import os
 import random
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 import numpy as np
@@ -308,3 +310,21 @@ async def test_stopping_answers_what_was_accepted(tmp_path: Path) -> None:
         for text, (result,) in zip(("good", "bad", "film"), await asyncio.gather(*calls), strict=True):
             check(text, result)
         await stopping
+
+
+async def test_a_plan_that_fails_by_our_fault_fails_the_rows_that_wait_and_the_backend_goes_on(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    batcher = served.batcher("model")
+    sound = batcher.spec.policy
+
+    def broken(*_: object) -> NoReturn:
+        batcher.spec = replace(batcher.spec, policy=sound)
+        raise IndexError("a bug of ours")
+
+    batcher.spec = replace(batcher.spec, policy=broken)
+    (failed,) = await classify(served, "good")
+    assert failed.error.kind == "RowFailed"
+    assert "a bug of ours" not in failed.error.message
+    assert "ended unexpectedly" in caplog.text
+    check("good", *await classify(served, "good"))
