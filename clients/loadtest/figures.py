@@ -332,7 +332,7 @@ def costs(backends: Sequence[BackendReport], colours: Colours) -> Figure | None:
         | {
             "name": "gateway",
             "y": [cost.gateway_cpu_ms for cost in found],
-            "marker": {"color": [colours[name] for name in names], "opacity": 0.45},
+            "marker": {"color": [colours[name] for name in names], "opacity": 0.65},
             "hovertemplate": "gateway %{y:.3f} ms<extra>%{x}</extra>",
         },
         bar

@@ -227,8 +227,6 @@ def _tiles(reports: Sequence[LoadReport], searches: Sequence[SearchReport]) -> t
 def _tile(name: str, reports: Sequence[LoadReport], searches: Sequence[SearchReport]) -> Tile:
     mine = [(report, one) for report in reports for one in report.backends if one.backend == name]
     failed = sum(one.failed_rows for _, one in mine)
-    costs = [one.cost for _, one in mine if one.cost is not None]
-    cost = (("CPU a text", f"{costs[-1].cpu_ms:.2f} ms"),) if costs else ()
     for search in searches:
         for found in search.backends:
             if found.backend == name:
@@ -236,26 +234,30 @@ def _tile(name: str, reports: Sequence[LoadReport], searches: Sequence[SearchRep
                 at = [one for report, one in mine if report.plan.mode == "open" and report.plan.rate == found.low]
                 p99 = f"{at[0].latency.p99_ms:,.1f} ms" if at else "–"
                 big = "–" if found.low is None else f"{found.low:,g}"
-                there = at[0].cost if at else None
-                cost = (("CPU a text", f"{there.cpu_ms:.2f} ms"),) if there is not None else ()
-                small = (("not at", high), ("p99 there", p99), *cost)
+                small = (("not at", high), ("p99 there", p99), *_cost(at[0] if at else None))
                 return Tile(name, big, f"texts/s with {search.slo}", small)
     opened = [report for report in reports if report.plan.mode == "open"]
     if len(opened) > 1:
         most = most_kept_up(opened, name)
         peak = max((one.achieved_rows_per_s for _, one in mine), default=0.0)
-        small = (("most answered", f"{peak:,.0f}/s"), ("failed", f"{failed:,}"), *cost)
+        small = (("most answered", f"{peak:,.0f}/s"), ("failed", f"{failed:,}"), *_cost(mine[-1][1]))
         return Tile(name, "–" if most is None else f"{most:,g}", "texts/s kept up with", small)
     closed = [pair for pair in mine if pair[0].plan.mode == "closed"]
     report, one = closed[-1] if closed else mine[-1]
     latency = one.latency
     if report.plan.mode == "open":
-        small = (("p99", f"{latency.p99_ms:,.1f} ms"), ("failed", f"{failed:,}"), *cost)
+        small = (("p99", f"{latency.p99_ms:,.1f} ms"), ("failed", f"{failed:,}"), *_cost(one))
         return Tile(name, f"{latency.p50_ms:,.1f}", f"ms median at {report.plan.load}", small)
     interval = one.achieved_interval
     spread = "" if interval is None else f" (95 %: {interval.low:,.0f}–{interval.high:,.0f})"
-    small = (("p99", f"{latency.p99_ms:,.1f} ms"), ("failed", f"{failed:,}"), *cost)
+    small = (("p99", f"{latency.p99_ms:,.1f} ms"), ("failed", f"{failed:,}"), *_cost(one))
     return Tile(name, f"{one.achieved_rows_per_s:,.0f}", f"texts/s{spread}", small)
+
+
+def _cost(backend: BackendReport | None) -> tuple[tuple[str, str], ...]:
+    if backend is None or backend.cost is None:
+        return ()
+    return (("CPU a text", f"{backend.cost.cpu_ms:.2f} ms"),)
 
 
 def _curves(

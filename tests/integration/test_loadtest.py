@@ -27,6 +27,7 @@ from clients.loadtest import (
     Slo,
     gauges,
     loads_of,
+    measure,
     measure_ceiling,
     read_run,
     run_loadtest,
@@ -34,6 +35,7 @@ from clients.loadtest import (
     run_sweep,
 )
 from lockstep.commands.loadtest import loadtest
+from protos import sentiment_pb2 as wire
 from tests.wire_double import Fail, ServerDouble, double_in_a_thread
 
 SHORT = {"rows": 24, "rounds": 2, "warmup_s": 0.0, "concurrency": 2}
@@ -175,11 +177,11 @@ def test_ctrl_c_before_anything_was_measured_is_raised() -> None:
         run_loadtest(LoadPlan(model="tiny"), connect=Interrupting)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("wire", ["unary", "stream"])
-def test_several_generators_send_each_call_once(wire: Any) -> None:
+@pytest.mark.parametrize("way", ["unary", "stream"])
+def test_several_generators_send_each_call_once(way: Any) -> None:
     plan = LoadPlan(
         model="tiny", backends=("onnxruntime",), mode="open", rate=400.0, rows=40, rounds=2, warmup_s=0.05,
-        processes=2, wire=wire,
+        processes=2, wire=way,
     )  # fmt: skip
     with double_in_a_thread() as server:
         report = run_loadtest(plan_at(plan, server))
@@ -227,11 +229,48 @@ def test_a_generator_that_dies_ends_the_test_with_its_last_words() -> None:
     assert psutil.Process().children() == []
 
 
-@pytest.mark.parametrize(("wire", "processes"), [("unary", 1), ("stream", 2)])
-def test_the_generators_own_ceiling_is_measured(wire: Any, processes: int) -> None:
-    plan = LoadPlan(model="m", wire=wire, processes=processes, texts_per_call=3)
+class StandingStill(ServerDouble):
+    """Wakes at once, and then answers nobody until so many calls have come."""
+
+    def __init__(self, until_calls: int) -> None:
+        super().__init__(models={"tiny": ("onnxruntime",)})
+        self.until_calls = until_calls
+        self.moves_again = asyncio.Event()
+
+    async def Classify(self, request: Any, context: Any) -> wire.ClassifyResponse:  # noqa: N802
+        response = await super().Classify(request, context)
+        if len(self.calls) > self.until_calls:
+            self.moves_again.set()
+        if len(self.calls) > 1:
+            await self.moves_again.wait()
+        return response
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_a_server_that_stands_still_is_charged_for_everyone_who_waited(processes: int) -> None:
+    """Fifty calls are due in a second, and none is answered before the last was sent: call k waits (49 - k) / 50 s.
+
+    So these are bounds from below, however slow the machine; a tester that waits for its answers would see one call.
+    """
+    plan = LoadPlan(
+        model="tiny", mode="open", arrivals="constant", rate=50.0, rows=50, rounds=1, warmup_s=0.0, timeout_s=60.0,
+        processes=processes,
+    )  # fmt: skip
+    async with StandingStill(until_calls=50) as server:
+        report = await measure(plan_at(plan, server))
+    (backend,) = report.backends
+    assert backend.rows == 50
+    assert backend.latency.max_ms >= 980
+    assert backend.latency.p90_ms >= 880
+    assert backend.latency.p50_ms >= 480
+    assert backend.latency.mean_ms >= 490
+
+
+@pytest.mark.parametrize(("way", "processes"), [("unary", 1), ("stream", 2)])
+def test_the_generators_own_ceiling_is_measured(way: Any, processes: int) -> None:
+    plan = LoadPlan(model="m", wire=way, processes=processes, texts_per_call=3)
     ceiling = measure_ceiling(plan, seconds=0.3)
-    assert (ceiling.wire, ceiling.processes, ceiling.texts_per_call) == (wire, processes, 3)
+    assert (ceiling.wire, ceiling.processes, ceiling.texts_per_call) == (way, processes, 3)
     assert ceiling.calls_per_s > 0
     assert ceiling.cpu_us_per_call > 0
     assert ceiling.most_rows_per_s == 3 * ceiling.most_calls_per_s
