@@ -36,6 +36,7 @@ from server.security import InsecureConfiguration, Security
 from server.tls import TlsFiles
 from server.watching import Watcher
 from server.web import Calls, application
+from server.web.door import open_door
 from server.web.guard import guard
 
 _log = logging.getLogger("lockstep.app")
@@ -119,16 +120,20 @@ class App:
         pages = application(calls, self.metrics.registry)
         if tokens is not None:
             pages.middlewares.append(guard(tokens))
-        self._web = web.AppRunner(pages, access_log=None, handler_cancellation=True)
+        # whoever is slow to say what it wants is closed as an idle connection is
+        self._web = web.AppRunner(
+            pages, access_log=None, handler_cancellation=True, keepalive_timeout=self.config.keepalive_s
+        )
         await self._web.setup()
         try:
             context = tls.context if tls is not None else None
-            site = web.TCPSite(self._web, host.strip("[]"), int(port), ssl_context=context)
-            await site.start()
+            self._door = await open_door(
+                self._web.server, host.strip("[]"), int(port), most=self.config.max_connections, ssl_context=context
+            )
         except OSError as error:
             await self._web.cleanup()
             raise ConfigurationError(f"cannot listen on {self.config.http} (HTTP): {error.strerror}") from error
-        self.http_port = self._web.addresses[0][1]
+        self.http_port = self._door.sockets[0].getsockname()[1]
         for served in self.gateway.models.values():
             served.batcher.start()
         self._background.append(asyncio.create_task(self._publish_health()))
@@ -161,6 +166,7 @@ class App:
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.loader.stop()
         await asyncio.gather(*(served.batcher.stop() for served in self.gateway.models.values()))
+        self._door.close()
         await self._web.cleanup()
 
     def _on_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -201,6 +207,7 @@ def grpc_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.server.max_pending_requests_hard_limit", _UNBOUNDED),
         ("grpc.max_allowed_incoming_connections", config.max_connections),
         ("grpc.max_concurrent_streams", config.max_connection_calls),
+        ("grpc.server_handshake_timeout_ms", 20_000),  # who connects and says nothing is closed
         # A peer that is gone without a word is found out; one that pings without end is shown the door.
         ("grpc.keepalive_time_ms", config.keepalive_s * 1000),
         ("grpc.keepalive_timeout_ms", 20_000),

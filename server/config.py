@@ -145,7 +145,9 @@ class ServerConfig(_Section):
     max_message_bytes: Annotated[int, Field(ge=1, description="Bytes of one gRPC message.")] = 16 * 1024 * 1024
     max_calls: Annotated[int, Field(ge=1, description="Unary calls that are answered at once.")] = 16_384
     max_streams: Annotated[int, Field(ge=1, description="Streams that are open at once.")] = 1_024
-    max_connections: Annotated[int, Field(ge=1, description="gRPC connections; further ones are closed.")] = 4_096
+    max_connections: Annotated[int, Field(ge=1, description="Connections of each port; further ones are closed.")] = (
+        4_096
+    )
     max_connection_calls: Annotated[
         int, Field(ge=1, description="Calls and streams at once on one connection; further ones wait in the client.")
     ] = 4_096

@@ -55,6 +55,7 @@ class Guard(grpc.GenericRpcHandler):
         """`tokens`: None lets everyone in; `limit_reached` hears the name of every limit that refuses something."""
         self.calls = 0
         self.streams = 0
+        self.watches = 0  # streams of others' services: of health, of reflection
         self._handlers = handlers
         self._limits = limits
         self._limit_reached = limit_reached
@@ -77,7 +78,8 @@ class Guard(grpc.GenericRpcHandler):
         """Return the handler of a call, or one that refuses it. gRPC asks in the task that will answer the call."""
         method = handler_call_details.method
         if method.startswith(_OPEN):
-            return self._find(handler_call_details)
+            found = self._find(handler_call_details)
+            return self._bounded(found) if found is not None else None
         authorization = None
         for key, value in handler_call_details.invocation_metadata or ():
             if key == AUTHORIZATION_KEY:
@@ -100,7 +102,19 @@ class Guard(grpc.GenericRpcHandler):
             if found is None:
                 return None
             handler = self._guarded[method] = self._guard(found)
+        handler = self._bounded(handler)
         return self._access_log.follow(method, handler, caller) if self._access_log is not None else handler
+
+    def _bounded(self, handler: Handler) -> Handler:
+        """Hold a stream of a service that is not ours against the limit of streams; it may never end by itself."""
+        if not handler.response_streaming or handler.request_deserializer is None:
+            return handler
+        if self.watches >= self._limits.max_streams:
+            self._limit_reached("max_streams")
+            return _refusal(_too_many("max_streams", "streams of health or reflection", self._limits.max_streams))
+        self.watches += 1
+        _when_over(self._watch_ended)
+        return handler
 
     def _find(self, details: grpc.HandlerCallDetails) -> Handler | None:
         return next((found for one in self._handlers if (found := one.service(details)) is not None), None)
@@ -120,7 +134,7 @@ class Guard(grpc.GenericRpcHandler):
 
         async def call(payload: bytes, context: Context) -> bytes:
             if self.calls >= limits.max_calls:
-                await self._over("max_calls", "calls", self.calls, limits.max_calls, context)
+                await self._over("max_calls", "calls", limits.max_calls, context)
             if len(payload) > limits.max_message_bytes:
                 self._limit_reached("max_message_bytes")
                 await refuse(context, too_large(len(payload), limits.max_message_bytes))
@@ -137,7 +151,7 @@ class Guard(grpc.GenericRpcHandler):
 
         async def stream(messages: object, context: Context) -> None:
             if self.streams >= limits.max_streams:
-                await self._over("max_streams", "streams", self.streams, limits.max_streams, context)
+                await self._over("max_streams", "streams", limits.max_streams, context)
             self.streams += 1
             _when_over(self._stream_ended)
             echo_request_id(context)
@@ -153,11 +167,18 @@ class Guard(grpc.GenericRpcHandler):
         self.streams -= 1
         self._ended.notify()
 
-    async def _over(self, limit: str, what: str, now: int, most: int, context: Context) -> None:
+    def _watch_ended(self, task: object) -> None:
+        self.watches -= 1
+
+    async def _over(self, limit: str, what: str, most: int, context: Context) -> None:
         self._limit_reached(limit)
-        flag = limit.replace("_", "-")
-        message = f"the server answers {now} {what}, at most {most} at once (--{flag}): retry later"
-        await refuse(context, Overloaded(message, retry_after_s=_RETRY_S, limit=limit))
+        await refuse(context, _too_many(limit, what, most))
+
+
+def _too_many(limit: str, what: str, most: int) -> Overloaded:
+    flag = limit.replace("_", "-")
+    message = f"the server answers {most} {what}, at most {most} at once (--{flag}): retry later"
+    return Overloaded(message, retry_after_s=_RETRY_S, limit=limit)
 
 
 def _when_over(tell: Callable[[object], None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import random
 import resource
 import sys
@@ -13,7 +12,6 @@ from tests.fuzz.driver import broken_by
 from tests.fuzz.properties import properties
 
 _EXAMPLES = 100  # of one property at a stretch
-_HANG_S = 60.0  # for so many examples
 _MOST_GROWTH_BYTES = 256 << 20
 
 
@@ -38,9 +36,7 @@ def main() -> int:
             for name, one in chosen.items():
                 if time.monotonic() - began_s >= options.seconds:
                     break
-                faulthandler.dump_traceback_later(_HANG_S, exit=True)  # a hang shows where it hangs
                 error = broken_by(one, examples=_EXAMPLES, seed=seed)
-                faulthandler.cancel_dump_traceback_later()
                 if error is not None:
                     print(f"\n{name} is broken (--only {name!r} --seed {seed}):", file=sys.stderr)
                     raise error

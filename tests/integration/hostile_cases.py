@@ -82,6 +82,13 @@ def _parameter(name: str, **value: object) -> oip.ModelInferRequest:
     return _texts(lambda r: r.parameters[name].MergeFrom(oip.InferParameter(**value)))
 
 
+def _output(output: str, name: str, **value: object) -> oip.ModelInferRequest:
+    def change(request: oip.ModelInferRequest) -> None:
+        request.outputs.add(name=output).parameters[name].MergeFrom(oip.InferParameter(**value))
+
+    return _texts(change)
+
+
 INFER: dict[str, Infer] = {
     # whom it is for
     "no model": Infer(text_request("", "good"), INVALID, "no model is named"),
@@ -175,7 +182,23 @@ INFER: dict[str, Infer] = {
     "input twice": Infer(_texts(lambda r: r.inputs.append(r.inputs[0])), INVALID, "input 'text' is there twice"),
     "raw and typed together": Infer(_texts(lambda r: r.raw_input_contents.append(b"")), INVALID, "raw and typed"),
     "raw contents for one of two": Infer(_ids(lambda r: r.raw_input_contents.pop()), INVALID, "2 inputs but 1 raw"),
+    "input in shared memory": Infer(
+        _texts(
+            lambda r: (
+                r.inputs[0].parameters["shared_memory_region"].MergeFrom(oip.InferParameter(string_param="region")),
+                r.inputs[0].ClearField("contents"),
+            )
+        ),
+        INVALID, "input 'text' lies in shared memory",
+    ),
     # what is asked for
+    "output to shared memory": Infer(
+        _output("label", "shared_memory_region", string_param="region"),
+        INVALID, "output 'label' is to be written to shared memory",
+    ),
+    "output as classes": Infer(
+        _output("probabilities", "classification", int64_param=1), INVALID, "asked for as classes",
+    ),
     "unknown output": Infer(_texts(lambda r: r.outputs.add(name="colour")), INVALID, "no output named 'colour'"),
     "output twice": Infer(
         _texts(lambda r: (r.outputs.add(name="label"), r.outputs.add(name="label"))), INVALID, "asked for twice",
