@@ -411,4 +411,4 @@ def _check_ids(ids: Ids, served: ServedModel, truncate: bool) -> Encoding | Inva
 def _raise_first(outcomes: Sequence[object]) -> None:
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, LockstepError):
-            raise type(outcome)(f"row {index}: {outcome.message}")
+            raise outcome.of_row(index)

@@ -24,6 +24,8 @@ no internals. Anything outside the tree is a bug, and is answered without its te
 
 from __future__ import annotations
 
+from typing import Self
+
 _MOST_BYTES = 2_000
 """Of a message: it may quote what the caller sent, and gRPC clients drop a status of more than a few kilobytes."""
 
@@ -41,6 +43,12 @@ class LockstepError(Exception):
         if len(encoded) <= _MOST_BYTES:
             return text
         return encoded[:_MOST_BYTES].decode(errors="ignore") + " ..."
+
+    def of_row(self, index: int) -> Self:
+        """Return the same error, naming the row that it is of."""
+        named = type(self).__new__(type(self), f"row {index}: {self.message}")
+        named.__dict__.update(self.__dict__)
+        return named
 
 
 class InvalidInput(LockstepError):
@@ -77,6 +85,11 @@ class BackendUnavailable(LockstepError):
 
 class RowFailed(LockstepError):
     """The backend failed on this row alone; sending it again would fail it again."""
+
+    def __init__(self, message: str, *, detail: str = "") -> None:
+        """`detail` is what the runtime said: for the log, never for the caller."""
+        super().__init__(message)
+        self.detail = detail
 
 
 class Overloaded(LockstepError):

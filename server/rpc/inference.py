@@ -16,7 +16,7 @@ from server.counts import Counts, Duration, Statistics
 from server.gateway import Gateway, ServedModel
 from server.loading import Loader
 from server.rpc.model_config import INPUTS, model_config, outputs
-from server.rpc.status import CallInstants, parse, unary, unimplemented
+from server.rpc.status import CallInstants, parse, told, unary, unimplemented
 from server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams
 from server.rpc.tensors import check_outputs, outputs_of, rows_of
 from server.runtimes.usage import Usage, usage_of
@@ -257,7 +257,7 @@ def _stream_error(request: oip.ModelInferRequest, error: LockstepError) -> bytes
     tritonclient hands its caller nothing but the message.
     """
     whose = oip.ModelInferResponse(model_name=request.model_name, id=request.id)
-    message = f"request {request.id}: {error.message}" if request.id else error.message
+    message = f"request {request.id}: {told(error)}" if request.id else told(error)
     return oip.ModelStreamInferResponse(error_message=message, infer_response=whose).SerializeToString()
 
 

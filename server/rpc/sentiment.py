@@ -17,7 +17,7 @@ from server.gateway import Gateway
 from server.latency import latency_report
 from server.recent import Recent
 from server.rpc.reports import latency_response, listed_model, refused_model
-from server.rpc.status import STATUS, CallInstants, parse, unary
+from server.rpc.status import STATUS, CallInstants, parse, told, unary
 from server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams, retry_after_ms
 
 if TYPE_CHECKING:
@@ -218,4 +218,4 @@ def _agreement(agreement: Agreement) -> pb.Agreement:
 
 def _error(error: LockstepError) -> pb.Error:
     code = STATUS[type(error)].value[0]
-    return pb.Error(kind=type(error).__name__, code=code, message=error.message, retry_after_ms=retry_after_ms(error))
+    return pb.Error(kind=type(error).__name__, code=code, message=told(error), retry_after_ms=retry_after_ms(error))

@@ -143,7 +143,16 @@ async def refuse(context: Context, error: LockstepError) -> None:
     metadata: tuple[tuple[str, str], ...] = ((REQUEST_ID_KEY, request_id()),)
     if isinstance(error, Overloaded):
         metadata = (*metadata, (PUSHBACK_KEY, str(int(error.retry_after_s * 1000))))
-    await context.abort(STATUS[type(error)], error.message, metadata)
+    await context.abort(STATUS[type(error)], told(error), metadata)
+
+
+def told(error: LockstepError) -> str:
+    """Return what the caller reads of an error; what a runtime said goes to the log, with an id to find it by."""
+    if not (isinstance(error, RowFailed) and error.detail):
+        return error.message
+    found = request_id()
+    _log.error("%s: %s", error.message, error.detail)
+    return f"{error.message}; the server's log tells more under request id {found}"
 
 
 def too_large(size: int, most: int) -> MessageTooLarge:

@@ -497,7 +497,7 @@ class Batcher:
         if isinstance(error, BatchFailed):
             backend.refused(error, len(rows), max(len(row.encoding.ids) for row in rows))
             if len(rows) == 1:
-                self._fail(rows[0], RowFailed(f"backend {backend.name} failed on this row alone: {error}"))
+                self._fail(rows[0], RowFailed(f"backend {backend.name} failed on this row alone", detail=str(error)))
                 return
         self._suspects[backend.name].extend(rows)
         if backend.name not in self._quarantines:
@@ -535,7 +535,9 @@ class Batcher:
                 except BackendUnavailable as error:
                     if row.tries_alone == _TRIES_ALONE:
                         self._suspects[backend.name].remove(row)
-                        self._fail(row, RowFailed(f"backend {backend.name} failed on this row alone: {error}"))
+                        self._fail(
+                            row, RowFailed(f"backend {backend.name} failed on this row alone", detail=str(error))
+                        )
                     return
         finally:
             await worker.stop()

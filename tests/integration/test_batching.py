@@ -124,7 +124,7 @@ async def test_a_batch_that_the_runtime_refuses_fails_only_the_guilty_row(served
     good, refused = await classify(served, "good", "refuse the film", model=f"model@{ONNX}")
     check("good", good)
     assert refused.error.kind == "RowFailed"
-    assert "refuses this batch" in refused.error.message
+    assert "failed on this row alone" in refused.error.message
 
 
 async def test_a_row_answered_with_nan_fails_and_its_neighbours_do_not(served: Served) -> None:
