@@ -388,6 +388,6 @@ async def test_ids_that_a_model_does_not_have_never_reach_a_real_runtime(tiny_re
                 code, details = await failure(served.inference.ModelInfer(ids_request(rows, model=name)))
                 assert (code, message in details) == (INVALID, True), details
             assert served.app.statistics.model(name, manifest.version).batches == 0
-            edge = ids_request([[0], [manifest.vocabulary - 1], [1] * manifest.max_tokens], model=name)
+            edge = ids_request([[1], [manifest.vocabulary - 1], [1] * manifest.max_tokens], model=name)
             probabilities = outputs(await served.inference.ModelInfer(edge))["probabilities"]
             assert np.isfinite(probabilities).all()
