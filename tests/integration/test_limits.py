@@ -9,7 +9,9 @@ from pathlib import Path
 import aiohttp
 import grpc
 import pytest
+from click.testing import CliRunner
 
+from lockstep.commands.serve import serve
 from protos import sentiment_pb2 as pb
 from server.config import ServerConfig
 from server.rpc.status import PUSHBACK_KEY, REQUEST_ID_KEY
@@ -237,3 +239,10 @@ async def test_a_call_that_would_wait_too_long_for_its_deadline_is_refused_and_o
         assert batcher.expected_wait_s(None, 2) < batcher.expected_wait_s(None, 0)
         batcher.release()
         await asyncio.gather(patient, first, pinned)
+
+
+def test_every_limit_has_a_flag() -> None:
+    told = CliRunner().invoke(serve, ["--help"]).output
+    flags = re.findall(r"^\| `(--max-[a-z-]+)` \|", OPERATIONS.read_text(), flags=re.MULTILINE)
+    assert len(flags) == 10
+    assert [flag for flag in flags if f"{flag} " not in told] == []

@@ -20,6 +20,7 @@ from protos import open_inference_pb2 as oip
 from protos import sentiment_pb2 as pb
 from server.rpc.status import REQUEST_ID_KEY
 from tests import doubles
+from tests.integration.test_security import tokens_text
 from tests.serving import Served, eventually, serving, text_request
 
 CLASSIFY = "/sentiment.v1.SentimentService/Classify"
@@ -168,6 +169,34 @@ async def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
     answered = [line for line in lines if line["logger"] == "lockstep.access" and line["status"] == "OK"]
     assert len(answered) == sum(answers for answers, _ in ended)
     assert "Traceback" not in log.read_text()
+
+
+async def test_sighup_has_the_process_read_its_tokens_again_and_a_wrong_file_changes_nothing(tmp_path: Path) -> None:
+    doubles.publish(tmp_path / "models", "model")
+    log, tokens = tmp_path / "log", tmp_path / "tokens"
+    tokens.write_text(tokens_text(alice="infer"))
+    with serve_doubles(tmp_path / "models", log, "--tokens", str(tokens)) as (process, address):
+
+        async def status(name: str) -> grpc.StatusCode:
+            metadata = (("authorization", f"Bearer {name}-secret"),)
+            request = pb.ClassifyRequest(model="model", texts=["good"]).SerializeToString()
+            async with grpc.aio.insecure_channel(address) as channel:
+                call = channel.unary_unary(CLASSIFY)(request, metadata=metadata, wait_for_ready=True)
+                return await call.code()
+
+        async def hang_up_until_logged(words: str) -> None:
+            process.send_signal(signal.SIGHUP)
+            await eventually(lambda: words in log.read_text())
+
+        assert await status("alice") is grpc.StatusCode.OK
+        assert await status("bob") is grpc.StatusCode.UNAUTHENTICATED
+        tokens.write_text(tokens_text(bob="infer"))
+        await hang_up_until_logged("tokens read again")
+        assert await status("alice") is grpc.StatusCode.UNAUTHENTICATED
+        assert await status("bob") is grpc.StatusCode.OK
+        tokens.write_text("nonsense\n")
+        await hang_up_until_logged("tokens not read again, those from before hold")
+        assert await status("bob") is grpc.StatusCode.OK
 
 
 async def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
