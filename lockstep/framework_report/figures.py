@@ -227,7 +227,7 @@ def _latency(facts: Facts, settings: Settings, models: Iterable[str]) -> Figure:
                 data.append(_line(f"{row.side} {form}", known, COLOURS[row.framework], _DASHES[backend], "%{y:.2f} ms"))
     layout = {
         "xaxis": {"type": "log", "title": {"text": "tokens"}, "tickvals": list(settings.lengths_alone)},
-        "yaxis": {"type": "log", "title": {"text": "ms"}},
+        "yaxis": {"type": "log", "dtick": "D2", "title": {"text": "ms"}},
         "height": 380,
     }
     return {"data": data, "layout": layout}
@@ -273,7 +273,7 @@ def _padding(facts: Facts, settings: Settings, kind: str) -> Figure:
                     data.append(_line(label, known, COLOURS[row.framework], dash, "%{y:.2f} times sorted"))
     layout = {
         "xaxis": {"type": "log", "title": {"text": "fixed length, tokens"}, "tickvals": list(settings.fixed_lengths)},
-        "yaxis": {"type": "log", "title": {"text": "CPU time / sorted"}},
+        "yaxis": {"type": "log", "dtick": "D2", "title": {"text": "CPU time / sorted"}},
         "shapes": [_level(1.0)],
         "height": 420,
     }
@@ -324,7 +324,7 @@ def _epochs(facts: Facts, settings: Settings) -> Figure:
                     "hovertemplate": "%{y:.2f} CPU ms a text<extra>%{x}</extra>",
                 }
             )
-    layout = {"barmode": "group", "yaxis": {"type": "log", "title": {"text": "CPU ms a text"}}}
+    layout = {"barmode": "group", "yaxis": {"type": "log", "dtick": "D2", "title": {"text": "CPU ms a text"}}}
     return {"data": data, "layout": layout}
 
 
@@ -351,7 +351,7 @@ def _modes(facts: Facts, shape: str) -> Figure:
     layout = {
         "barmode": "group",
         "xaxis": {"type": "category", "categoryorder": "array", "categoryarray": order},
-        "yaxis": {"type": "log", "title": {"text": "ms"}},
+        "yaxis": {"type": "log", "dtick": "D2", "title": {"text": "ms"}},
         "height": 380,
     }
     return {"data": data, "layout": layout}

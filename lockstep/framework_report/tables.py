@@ -600,7 +600,7 @@ def _native(row: ModelRow) -> str | None:
 
 
 def _small(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.0e}"
+    return UNKNOWN if value is None else f"{value:.0e}" if value else "0"
 
 
 def _shape(name: str) -> str:
