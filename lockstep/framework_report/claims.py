@@ -146,8 +146,10 @@ def _training_speed(facts: Facts) -> _Finding | None:
     order = sorted(known, key=lambda framework: known[framework])
     found = ", ".join(f"{SIDES[framework]} {milliseconds(known[framework])}" for framework in order)
     dynamic_first = order[0] is Framework.TORCH
+    unpacked = facts.text_ms(SAME_LSTM[Framework.TORCH], "fixed-64")
+    more = "" if unpacked is None else f"; PyTorch without packing, every text padded to 64: {milliseconds(unpacked)}"
     return _Finding(
-        f"CPU ms a text, the same LSTM: {found}; dearest / cheapest {times(known[order[-1]] / known[order[0]])}",
+        f"CPU ms a text, the same LSTM: {found}; dearest / cheapest {times(known[order[-1]] / known[order[0]])}{more}",
         "does not hold" if dynamic_first else "holds",
     )
 
