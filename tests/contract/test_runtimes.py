@@ -10,7 +10,8 @@ import pytest_asyncio
 
 from server.core.artifact import ArtifactSpec, Budget
 from server.core.errors import BackendUnavailable
-from server.repository.catalog import scan
+from server.repository.catalog import PublishedModel, scan
+from server.repository.manifest import Artifact
 from server.runtimes.registry import ADAPTERS
 from server.runtimes.worker_process import BatchFailed, Launch, WorkerProcess
 from server.text.padding import pad
@@ -26,6 +27,7 @@ ARTIFACTS = (
     ("tiny-lstm", "saved_model"),
     ("tiny-peephole", "saved_model"),
 )
+ONE_OF_EACH_RUNTIME = (("tiny-bilstm", "onnx"), ("tiny-bilstm", "torch"), ("tiny-bigru", "saved_model"))
 HAS_GPU = any(Path("/dev").glob("nvidia[0-9]*"))
 BOUND = {"atol": 5e-5, "rtol": 1e-5}
 
@@ -55,14 +57,23 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(params=ARTIFACTS, ids=lambda one: "-".join(one), scope="module", loop_scope="module")
 async def subject(request: pytest.FixtureRequest, tiny_repository: Path) -> AsyncIterator[Subject]:
-    model, kind = request.param
-    published = scan(tiny_repository).models[model]
-    (artifact,) = (one for one in published.manifest.artifacts if one.kind == kind)
-    launch = Launch(ADAPTERS[artifact.runtime], published.spec(artifact), Budget(threads=1))
+    published, artifact, launch = to_launch(tiny_repository, *request.param)
     worker = await WorkerProcess.start(launch)
     manifest = published.manifest
     yield Subject(worker, launch, manifest.vocabulary, manifest.max_tokens, artifact.parity.masks_beyond_end)
     await worker.stop()
+
+
+@pytest.fixture(params=ONE_OF_EACH_RUNTIME, ids=lambda one: "-".join(one))
+def launch(request: pytest.FixtureRequest, tiny_repository: Path) -> Launch:
+    """How to start a worker of each runtime: what is refused at the start is refused before the artifact matters."""
+    return to_launch(tiny_repository, *request.param)[2]
+
+
+def to_launch(repository: Path, model: str, kind: str) -> tuple[PublishedModel, Artifact, Launch]:
+    published = scan(repository).models[model]
+    (artifact,) = (one for one in published.manifest.artifacts if one.kind == kind)
+    return published, artifact, Launch(ADAPTERS[artifact.runtime], published.spec(artifact), Budget(threads=1))
 
 
 def random_rows(subject: Subject, count: int, seed: int = 3) -> list[np.ndarray]:
@@ -118,17 +129,16 @@ async def test_a_batch_that_fails_is_told_and_the_worker_goes_on(subject: Subjec
     np.testing.assert_array_equal(await subject.answer([sound]), before)
 
 
-async def test_an_artifact_that_is_missing_or_damaged_cannot_be_loaded(subject: Subject, tmp_path: Path) -> None:
+async def test_an_artifact_that_is_missing_or_damaged_cannot_be_loaded(launch: Launch, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     damaged.write_bytes(b"\x08\x07 this is no model")
     for path in (tmp_path / "nowhere", damaged):
-        artifact: ArtifactSpec = dataclasses.replace(subject.launch.artifact, path=str(path))
+        artifact: ArtifactSpec = dataclasses.replace(launch.artifact, path=str(path))
         with pytest.raises(BackendUnavailable, match=r"\w+: .+"):
-            await WorkerProcess.start(dataclasses.replace(subject.launch, artifact=artifact))
+            await WorkerProcess.start(dataclasses.replace(launch, artifact=artifact))
 
 
 @pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
-async def test_a_gpu_that_is_not_there_is_refused(subject: Subject) -> None:
-    launch = dataclasses.replace(subject.launch, budget=Budget(threads=1, device="cuda:0"))
+async def test_a_gpu_that_is_not_there_is_refused(launch: Launch) -> None:
     with pytest.raises(BackendUnavailable, match="device cuda:0"):
-        await WorkerProcess.start(launch)
+        await WorkerProcess.start(dataclasses.replace(launch, budget=Budget(threads=1, device="cuda:0")))
