@@ -237,21 +237,7 @@ def _throughput(facts: Facts) -> Figure:
     data: list[Figure] = []
     for backend, form in _FORMS.items():
         pairs = [(row.id, facts.load(row.id, "closed", backend, "rows_per_s")) for row in facts.rows]
-        known = [(model, value) for model, value in pairs if value is not None]
-        if known:
-            data.append(
-                {
-                    "type": "bar",
-                    "name": form,
-                    "x": [model for model, _ in known],
-                    "y": [value for _, value in known],
-                    "marker": {"color": _MODES[backend][1]},
-                    "texttemplate": "%{y:.0f}",
-                    "textposition": "outside",
-                    "cliponaxis": False,
-                    "hovertemplate": "%{y:.0f} texts/s<extra>%{x}</extra>",
-                }
-            )
+        data += _bars(form, _MODES[backend][1], pairs, text="%{y:.0f}", hover="%{y:.0f} texts/s")
     return {"data": data, "layout": {"barmode": "group", "yaxis": {"title": {"text": "texts/s"}}}}
 
 
@@ -309,44 +295,36 @@ def _epochs(facts: Facts, settings: Settings) -> Figure:
     data: list[Figure] = []
     for condition, (name, colour) in conditions.items():
         pairs = [(row.side, facts.text_ms(row.id, condition)) for row in facts.of(settings.epochs)]
-        known = [(side, value) for side, value in pairs if value is not None]
-        if known:
-            data.append(
-                {
-                    "type": "bar",
-                    "name": name,
-                    "x": [side for side, _ in known],
-                    "y": [value for _, value in known],
-                    "marker": {"color": colour},
-                    "texttemplate": "%{y:.2f}",
-                    "textposition": "outside",
-                    "cliponaxis": False,
-                    "hovertemplate": "%{y:.2f} CPU ms a text<extra>%{x}</extra>",
-                }
-            )
+        data += _bars(name, colour, pairs, text="%{y:.2f}", hover="%{y:.2f} CPU ms a text")
     layout = {"barmode": "group", "yaxis": {"type": "log", "dtick": "D2", "title": {"text": "CPU ms a text"}}}
     return {"data": data, "layout": layout}
+
+
+def _bars(name: str, colour: str, pairs: Sequence[tuple[str, float | None]], *, text: str, hover: str) -> list[Figure]:
+    """Return a trace of the values that are known, each with what it is of; none where nothing is known."""
+    known = [(place, value) for place, value in pairs if value is not None]
+    if not known:
+        return []
+    return [
+        {
+            "type": "bar",
+            "name": name,
+            "x": [place for place, _ in known],
+            "y": [value for _, value in known],
+            "marker": {"color": colour},
+            "texttemplate": text,
+            "textposition": "outside",
+            "cliponaxis": False,
+            "hovertemplate": f"{hover}<extra>%{{x}}</extra>",
+        }
+    ]
 
 
 def _modes(facts: Facts, shape: str) -> Figure:
     data: list[Figure] = []
     for mode, (name, colour) in _MODES.items():
         pairs = [(row.side, facts.mode(row.id, mode, shape)) for row in facts.of(SAME_LSTM.values())]
-        known = [(side, value) for side, value in pairs if value is not None]
-        if known:
-            data.append(
-                {
-                    "type": "bar",
-                    "name": name,
-                    "x": [side for side, _ in known],
-                    "y": [value for _, value in known],
-                    "marker": {"color": colour},
-                    "texttemplate": "%{y:.2~f}",
-                    "textposition": "outside",
-                    "cliponaxis": False,
-                    "hovertemplate": "%{y:.2f} ms<extra>%{x}</extra>",
-                }
-            )
+        data += _bars(name, colour, pairs, text="%{y:.2~f}", hover="%{y:.2f} ms")
     order = [SIDES[framework] for framework in SAME_LSTM]
     layout = {
         "barmode": "group",
