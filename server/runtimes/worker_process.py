@@ -12,10 +12,10 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +84,10 @@ class WorkerProcess:
 
         Cancelling it kills the process.
         """
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise BackendUnavailable(f"cannot talk to a worker: {error.strerror}") from error
         ours.setblocking(False)
         try:
             with theirs:
@@ -101,16 +104,8 @@ class WorkerProcess:
             ours.close()
             raise BackendUnavailable(f"cannot run {launch.python}: {error.strerror}") from error
         worker = cls(launch, process)
-        loop = asyncio.get_running_loop()
         try:
-            await loop.connect_read_pipe(lambda: worker._stderr, process.stderr)
-            await loop.create_connection(lambda: worker._channel, sock=ours)
-        except BaseException:
-            process.kill()
-            ours.close()
-            await asyncio.to_thread(process.wait)
-            raise
-        try:
+            await _to_the_end(worker._connect(ours))
             await worker._load()
         except BaseException:
             await worker.kill()
@@ -136,18 +131,37 @@ class WorkerProcess:
         return Executed(outputs.reshape(rows, labels), start_ns, end_ns, cpu_ns)
 
     async def stop(self) -> None:
-        """Close the connection, which ends the worker after its current batch; kill it if that takes too long."""
+        """Close the connection, which ends the worker after its current batch; kill it if that takes too long.
+
+        Cancelling it kills the process.
+        """
         self._channel.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_TIMEOUT_S):
-                await self.exited.wait()
-        await self.kill()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_TIMEOUT_S):
+                    await self.exited.wait()
+        finally:
+            await self.kill()
 
     async def kill(self) -> None:
-        """End the process now and reap it."""
-        self._process.kill()
-        self._channel.close()
-        await self.exited.wait()
+        """End the process now and reap it; where that is cancelled, too."""
+        if not self.exited.is_set():
+            self._process.kill()
+            self._channel.close()
+        await _to_the_end(self.exited.wait())
+
+    async def _connect(self, ours: socket.socket) -> None:
+        """Listen to the process; where that cannot be, end it and raise `BackendUnavailable`."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_read_pipe(lambda: self._stderr, self._process.stderr)
+            await loop.create_connection(lambda: self._channel, sock=ours)
+        except OSError as error:
+            self._process.kill()
+            ours.close()
+            await asyncio.to_thread(self._process.wait)
+            self.exited.set()
+            raise BackendUnavailable(f"cannot listen to the worker: {error.strerror}") from error
 
     async def _load(self) -> None:
         request = {
@@ -244,6 +258,20 @@ class _Tail(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set()
+
+
+async def _to_the_end(work: Coroutine[Any, Any, object]) -> None:
+    """Wait for work that nobody else would finish; a caller that is cancelled meanwhile is so when it has ended."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 def _bytes(array: NDArray[np.int64]) -> memoryview:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import psutil
 import pytest
 from click.testing import CliRunner, Result
 
@@ -36,6 +35,7 @@ from clients.loadtest import (
 )
 from lockstep.commands.loadtest import loadtest
 from protos import sentiment_pb2 as wire
+from tests.processes import children
 from tests.wire_double import Fail, ServerDouble, double_in_a_thread
 
 SHORT = {"rows": 24, "rounds": 2, "warmup_s": 0.0, "concurrency": 2}
@@ -214,19 +214,20 @@ def test_ctrl_c_ends_the_generators_too_and_keeps_what_they_measured() -> None:
 
 def test_a_generator_that_dies_ends_the_test_with_its_last_words() -> None:
     plan = LoadPlan(model="tiny", backends=("onnxruntime",), concurrency=2, seconds=60.0, warmup_s=0.0, processes=2)
+    before = children()
     with double_in_a_thread() as server:
 
         def kill() -> None:
             while len(server.calls) < 20:
                 threading.Event().wait(0.01)
-            psutil.Process().children()[0].kill()
+            os.kill((children() - before).pop(), signal.SIGKILL)
 
         thread = threading.Thread(target=kill)
         thread.start()
         with pytest.raises(LoadTestError, match="a generator process ended with status -9"):
             run_loadtest(plan_at(plan, server))
         thread.join()
-    assert psutil.Process().children() == []
+    assert children() == before
 
 
 class StandingStill(ServerDouble):
@@ -268,13 +269,14 @@ async def test_a_server_that_stands_still_is_charged_for_everyone_who_waited(pro
 
 @pytest.mark.parametrize(("way", "processes"), [("unary", 1), ("stream", 2)])
 def test_the_generators_own_ceiling_is_measured(way: Any, processes: int) -> None:
+    before = children()
     plan = LoadPlan(model="m", wire=way, processes=processes, texts_per_call=3)
     ceiling = measure_ceiling(plan, seconds=0.3)
     assert (ceiling.wire, ceiling.processes, ceiling.texts_per_call) == (way, processes, 3)
     assert ceiling.calls_per_s > 0
     assert ceiling.cpu_us_per_call > 0
     assert ceiling.most_rows_per_s == 3 * ceiling.most_calls_per_s
-    assert psutil.Process().children() == []
+    assert children() == before
 
 
 def test_a_sweep_makes_a_report_of_each_load_and_asks_no_more_of_a_backend_that_is_saturated() -> None:
