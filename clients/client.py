@@ -13,13 +13,12 @@ import grpc
 from clients import transport as wires
 from clients.balanced_transport import BalancedTransport
 from clients.credentials import Credentials
-from clients.errors import CallError, ClientNotOpen, NotFound
+from clients.errors import CallError, ClientNotOpen, NotFound, RowError
 from clients.reports import Comparison, LatencyReport, ModelList
 from clients.results import (
     ModelMetadata,
     ModelStatistics,
     Result,
-    RowError,
     ServedModel,
     ServerMetadata,
     models_from_index,

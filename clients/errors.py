@@ -25,13 +25,13 @@ names its kind (`InputTooLong`, `BackendUnavailable`, ...).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 import grpc
 
-if TYPE_CHECKING:
-    from clients.results import RowError
+from protos import sentiment_pb2 as wire
 
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 """Trailing metadata by which the server says when to come back, in milliseconds; negative: never."""
@@ -43,15 +43,6 @@ class ClientError(Exception):
 
 class ClientNotOpen(ClientError):
     """The client was used before its `with` block was entered, or after it was left."""
-
-
-class RowsFailed(ClientError):
-    """Some rows of an answer carry errors; `errors` holds them by position in the request."""
-
-    def __init__(self, errors: Mapping[int, RowError], rows: int) -> None:
-        row, first = next(iter(errors.items()))
-        super().__init__(f"{len(errors)} of {rows} rows failed; row {row}: {first.kind}: {first.message}")
-        self.errors = MappingProxyType(dict(errors))
 
 
 class CallError(ClientError):
@@ -159,6 +150,39 @@ STATUS_BY_NUMBER: Final[Mapping[int, grpc.StatusCode]] = MappingProxyType(
 def status_of(number: int) -> grpc.StatusCode:
     """Return the status of that number; one that gRPC does not define is UNKNOWN, as gRPC itself rules."""
     return STATUS_BY_NUMBER.get(number, grpc.StatusCode.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """Why one text has no answer while others of its call may have one."""
+
+    kind: str  # the server's name for it: InvalidInput, InputTooLong, Overloaded, ...
+    code: grpc.StatusCode  # what a call of this row alone would have failed with
+    message: str
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether sending this row again can help."""
+        return self.as_exception().may_retry
+
+    def as_exception(self) -> CallError:
+        """Return the exception that a call of this row alone would have raised."""
+        return ERROR_BY_STATUS[self.code](self.message, code=self.code)
+
+    @classmethod
+    def from_wire(cls, error: wire.Error) -> RowError:
+        """Read one row's error. A row that failed with "OK" is a server's bug, and reads as UNKNOWN."""
+        code = status_of(error.code)
+        return cls(error.kind, grpc.StatusCode.UNKNOWN if code is grpc.StatusCode.OK else code, error.message)
+
+
+class RowsFailed(ClientError):
+    """Some rows of an answer carry errors; `errors` holds them by position in the request."""
+
+    def __init__(self, errors: Mapping[int, RowError], rows: int) -> None:
+        row, first = next(iter(errors.items()))
+        super().__init__(f"{len(errors)} of {rows} rows failed; row {row}: {first.kind}: {first.message}")
+        self.errors = MappingProxyType(dict(errors))
 
 
 def error_from_rpc(error: grpc.aio.AioRpcError) -> CallError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from clients.results import Result, RowError, malformed, result_from_wire
+from clients.errors import RowError
+from clients.results import Result, malformed, result_from_wire
 from protos import sentiment_pb2 as wire
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import grpc
 
-from clients.errors import ERROR_BY_STATUS, CallError, RowsFailed, ServerFailure, status_of
+from clients.errors import RowError, RowsFailed, ServerFailure
 from protos import open_inference_pb2 as oip
 from protos import sentiment_pb2 as wire
 
@@ -77,30 +77,6 @@ class Prediction:
             batch_rows=prediction.batch_rows,
             batch_tokens=prediction.batch_tokens,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class RowError:
-    """Why one text has no answer while others of its call may have one."""
-
-    kind: str  # the server's name for it: InvalidInput, InputTooLong, Overloaded, ...
-    code: grpc.StatusCode  # what a call of this row alone would have failed with
-    message: str
-
-    @property
-    def may_retry(self) -> bool:
-        """Whether sending this row again can help."""
-        return self.as_exception().may_retry
-
-    def as_exception(self) -> CallError:
-        """Return the exception that a call of this row alone would have raised."""
-        return ERROR_BY_STATUS[self.code](self.message, code=self.code)
-
-    @classmethod
-    def from_wire(cls, error: wire.Error) -> RowError:
-        """Read one row's error. A row that failed with "OK" is a server's bug, and reads as UNKNOWN."""
-        code = status_of(error.code)
-        return cls(error.kind, grpc.StatusCode.UNKNOWN if code is grpc.StatusCode.OK else code, error.message)
 
 
 Result: TypeAlias = Prediction | RowError

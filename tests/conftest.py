@@ -7,9 +7,9 @@ from tests.processes import children
 pytest_plugins = ["tests.tiny.fixtures"]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _no_process_is_left_behind() -> Iterator[None]:
-    """Blame the test that left a process behind, not the later ones that find it."""
+    """Blame the tests that left a process behind, not the later ones that find it."""
     before = children()
     yield
-    assert children() <= before, "the test left processes behind, running or unreaped"
+    assert children() <= before, "these tests left processes behind, running or unreaped"

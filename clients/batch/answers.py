@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from clients.batch.errors import ColumnsCollide
-from clients.results import Prediction, Result, RowError
+from clients.errors import RowError
+from clients.results import Prediction, Result
 
 if TYPE_CHECKING:
     import pyarrow as pa

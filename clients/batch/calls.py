@@ -13,8 +13,8 @@ import grpc
 
 from clients.batch.rows import Chunk
 from clients.client import SentimentClient
-from clients.errors import CallError, InvalidInput, Overloaded, ServerFailure
-from clients.results import Result, RowError
+from clients.errors import CallError, InvalidInput, Overloaded, RowError, ServerFailure
+from clients.results import Result
 
 _ROW_S_FAULT: Final = (InvalidInput, ServerFailure)
 """A row that kills its worker, or that a backend fails on, is answered with INTERNAL."""

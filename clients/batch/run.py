@@ -25,8 +25,8 @@ from clients.batch.rows import Chunk, Position, Reader, Rows
 from clients.batch.streams import Fingerprint, Source, is_pipe
 from clients.choice import choose_backends, choose_model
 from clients.client import SentimentClient
-from clients.errors import DeadlineExceeded, Unavailable
-from clients.results import Prediction, Result, RowError
+from clients.errors import DeadlineExceeded, RowError, Unavailable
+from clients.results import Prediction, Result
 
 if TYPE_CHECKING:
     import pyarrow as pa

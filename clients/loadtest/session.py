@@ -16,7 +16,7 @@ from typing import Final
 from clients.choice import choose_backends, choose_model
 from clients.client import SentimentClient
 from clients.credentials import Credentials
-from clients.errors import CallError
+from clients.errors import CallError, RowError
 from clients.loadtest import gauges
 from clients.loadtest.ceiling import Ceiling
 from clients.loadtest.environment import Environment
@@ -25,7 +25,7 @@ from clients.loadtest.gauges import NOTHING, Gauges, MetricsUnreachable, Spent, 
 from clients.loadtest.plan import FREE, Leg, LoadPlan, generators
 from clients.loadtest.report import FORMAT, BackendReport, LegSeen, LoadReport, Purpose, ServerView, warnings_of
 from clients.loadtest.texts import Texts, texts_of
-from clients.results import ModelStatistics, RowError, ServedModel
+from clients.results import ModelStatistics, ServedModel
 from clients.transport import Connect
 
 WAKE_S: Final = 60.0

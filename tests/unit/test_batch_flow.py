@@ -15,7 +15,8 @@ from clients.batch.output import OutputFile
 from clients.batch.plan import format_of
 from clients.batch.rows import Chunk, Position
 from clients.batch.streams import Fingerprint
-from clients.results import Result, RowError
+from clients.errors import RowError
+from clients.results import Result
 
 ANSWER = RowError("InvalidInput", grpc.StatusCode.INVALID_ARGUMENT, "a double")
 JOURNAL = Journal(Fingerprint(3, 4, "ab"), {"--truncate": False, "labels": ["a", "b"]}, Position(), 0, 0)

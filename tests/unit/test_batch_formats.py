@@ -20,7 +20,8 @@ from clients.batch.json_lines import JsonLinesEncoder, JsonLinesReader, survey
 from clients.batch.parquet import ArrowEncoder, ParquetReader, RowGroups, streamed
 from clients.batch.rows import Chunk, ChunkLimits, Position, Reader, Unreadable
 from clients.batch.streams import Source
-from clients.results import Prediction, Result, RowError
+from clients.errors import RowError
+from clients.results import Prediction, Result
 from tests.wire_double import LABELS, prediction_of
 
 COLUMNS = AnswerColumns(LABELS, "p_")
