@@ -1,8 +1,7 @@
 """One queue per model, and the loops that feed its workers from it.
 
-Owns routing between backends, when workers start and stop, and what becomes of rows whose batch failed. The
-backlog holds the waiting rows, the policy decides which go together, the worker executes them. Knows no text,
-no wire and no framework.
+Owns routing between backends, and when workers start and stop. The backlog holds the waiting rows, the policy decides
+which go together, the worker executes them. Knows no text, no wire and no framework.
 
 Routing: a pinned row waits for its backend. A free row goes to the preferred backend (the cheapest, by
 measurement, of those that passed the float32 gate); the others take free rows only while it is not ready, or
@@ -13,10 +12,7 @@ stop when they have been idle.
 
 A new version's batcher is warmed up before any row comes to it, and the old one's drained when none comes any more.
 
-A batch whose worker died, or that the runtime refused, may hold one row that is to blame. Its rows become
-suspects: each is executed alone, on the same backend, by a worker that is kept for suspects, so that the guilty
-row fails alone and delays no other. A worker can also die of something else at that moment, so a row is only
-found guilty after several deaths.
+The rows of a batch that failed go to the backend's quarantine.
 """
 
 from __future__ import annotations
@@ -25,7 +21,6 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +28,6 @@ from dataclasses import dataclass
 from server.core.errors import (
     BackendNotFound,
     BackendUnavailable,
-    Cancelled,
     DeadlineExceeded,
     LockstepError,
     ModelNotReady,
@@ -45,10 +39,11 @@ from server.core.observer import Observer
 from server.core.timing import BatchTimes, now_ns
 from server.runtimes.worker_process import BatchFailed, WorkerProcess
 from server.scheduling.backend import Backend, BackendSpec
-from server.scheduling.backlog import EXPIRED, Backlog
+from server.scheduling.backlog import Backlog
 from server.scheduling.calls import Call, Row
 from server.scheduling.cost_store import CostStore
 from server.scheduling.policy import Dispatch, Policy, WorkerView
+from server.scheduling.quarantine import Court, Quarantine
 from server.scheduling.slots import Tenant, WorkerSlots
 from server.scheduling.waiting import FREE
 from server.scheduling.wakeup import Wakeup
@@ -56,11 +51,6 @@ from server.text.padding import pad
 
 _log = logging.getLogger("lockstep.batcher")
 
-_TRIES_ALONE = 3
-"""Executions by itself whose worker died that find a row guilty. One death proves little: the worker may have been
-killed from outside."""
-
-_QUARANTINE_PAUSE_S = 0.1
 _LEAST_RETRY_S, _MOST_RETRY_S = 0.1, 5.0
 """Of the pushback of a refused call, which is the time until what waits now is gone."""
 _QUIET_TURNS = 8
@@ -111,8 +101,10 @@ class Batcher:
         self._readiness_changed = readiness_changed
         self._clock_ns = clock_ns
         self._backlog = Backlog(spec.model, spec.max_queue_rows, self._fail, clock_ns)
-        self._suspects: dict[str, deque[Row]] = {name: deque() for name in self._by_name}
-        self._quarantines: dict[str, asyncio.Task[None]] = {}
+        court = Court(self._execute, self._fail, self._ended_by_bug, clock_ns)
+        self._quarantines = [
+            Quarantine(f"{spec.model}@{backend.name}/q", backend, slots, court) for backend in self.backends
+        ]
         self._starting = Wakeup()  # wakes loops that have no worker
         self._idle = [Wakeup() for _ in self.backends]  # wakes the idle workers of each backend
         self._idle_clock: asyncio.Task[None] | None = None
@@ -214,9 +206,8 @@ class Batcher:
     def abandon(self, call: Call) -> None:
         """Forget a call whose client has gone: its waiting rows leave the queue at once."""
         self._backlog.withdraw(call)
-        for suspects in self._suspects.values():
-            for row in suspects:
-                row.abandoned = row.abandoned or row.call is call
+        for quarantine in self._quarantines:
+            quarantine.abandon(call)
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
@@ -306,23 +297,30 @@ class Batcher:
 
     async def drain(self) -> None:
         """Answer every row that is here or expected, then stop the workers. The caller sends no new ones."""
-        while self._expected or self._executing or len(self._backlog) or any(self._suspects.values()):
+        while (
+            self._expected
+            or self._executing
+            or len(self._backlog)
+            or not all(quarantine.empty for quarantine in self._quarantines)
+        ):
             await self._settled.wait()
         await self.stop()
 
     async def stop(self) -> None:
         """Stop the workers at once; rows that still wait fail as `ModelNotReady`."""
-        tasks = [*self._loops, *self._quarantines.values()]
+        tasks = list(self._loops)
         if self._idle_clock is not None:
             tasks.append(self._idle_clock)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        quarantines = [quarantine.stop() for quarantine in self._quarantines]
+        await asyncio.gather(*tasks, *quarantines, return_exceptions=True)
         self._backlog.close()
         stopped = ModelNotReady(f"{self.spec.model} is being stopped: retry")
         self._backlog.fail_where(lambda row: True, stopped)
+        for quarantine in self._quarantines:
+            quarantine.fail_all(stopped)
         for backend in self.backends:
-            self._fail_suspects(backend, stopped)
             backend.keep_costs()
 
     async def _keep_running(self, backend: Backend, number: int) -> None:
@@ -448,7 +446,9 @@ class Batcher:
             executed = await worker.execute(batch.ids, batch.lengths)
         except (BackendUnavailable, BatchFailed) as error:
             self._observer.batch_abandoned(self.spec.model, self.spec.version, backend.name)
-            self._suspect(backend, rows, error)
+            if isinstance(error, BatchFailed):
+                backend.refused(error, batch.rows, batch.length)
+            self._quarantines[backend.index].take_in(rows, error)
             if isinstance(error, BackendUnavailable):
                 raise
             return
@@ -492,86 +492,18 @@ class Batcher:
         self._observer.row_failed(self.spec.model, self.spec.version, row.pinned_to, error)
         self._settled.notify()
 
-    def _suspect(self, backend: Backend, rows: Sequence[Row], error: BackendUnavailable | BatchFailed) -> None:
-        """Suspect every row of a batch that failed. One that was alone in a batch refused is guilty at once."""
-        if isinstance(error, BatchFailed):
-            backend.refused(error, len(rows), max(len(row.encoding.ids) for row in rows))
-            if len(rows) == 1:
-                self._fail(rows[0], RowFailed(f"backend {backend.name} failed on this row alone", detail=str(error)))
-                return
-        self._suspects[backend.name].extend(rows)
-        if backend.name not in self._quarantines:
-            quarantine = asyncio.create_task(self._quarantine(backend), name=f"{self.spec.model}@{backend.name}/q")
-            quarantine.add_done_callback(self._quarantine_ended)
-            self._quarantines[backend.name] = quarantine
-
-    async def _quarantine(self, backend: Backend) -> None:
-        """Execute suspects, each alone, on workers that take nothing else, until none is left."""
-        suspects = self._suspects[backend.name]
-        try:
-            while suspects:
-                tenant = Tenant(lambda: None)
-                await self._slots.enter(tenant)
-                try:
-                    await self._quarantine_worker(backend)
-                finally:
-                    self._slots.exit(tenant)
-                if suspects:
-                    await asyncio.sleep(_QUARANTINE_PAUSE_S)
-        finally:
-            del self._quarantines[backend.name]
-
-    async def _quarantine_worker(self, backend: Backend) -> None:
-        try:
-            worker = await WorkerProcess.start(backend.spec.launch)
-        except BackendUnavailable as error:
-            self._fail_suspects(backend, BackendUnavailable(f"backend {backend.name} cannot start: {error}"))
-            return
-        try:
-            while (row := self._next_suspect(backend)) is not None:
-                row.tries_alone += 1
-                try:
-                    await self._execute(backend, worker, [row])
-                except BackendUnavailable as error:
-                    if row.tries_alone == _TRIES_ALONE:
-                        self._suspects[backend.name].remove(row)
-                        self._fail(
-                            row, RowFailed(f"backend {backend.name} failed on this row alone", detail=str(error))
-                        )
-                    return
-        finally:
-            await worker.stop()
-
-    def _next_suspect(self, backend: Backend) -> Row | None:
-        suspects = self._suspects[backend.name]
-        while suspects:
-            row = suspects.popleft()
-            if row.abandoned:
-                self._fail(row, Cancelled("the caller has gone"))
-            elif row.deadline_ns <= self._clock_ns():
-                self._fail(row, DeadlineExceeded(EXPIRED))
-            else:
-                return row
-        return None
-
     def _start_failed(self, backend: Backend, error: BackendUnavailable) -> None:
         """Fail the rows that only this backend could have executed."""
         self._backlog.fail_where(lambda row: row.pinned_to == backend.name, error)
         if all(one.start_failed for one in self._preference):
             self._backlog.fail_where(lambda row: row.pinned_to is None, ModelNotReady(str(error)))
 
-    def _fail_suspects(self, backend: Backend, error: LockstepError) -> None:
-        while self._suspects[backend.name]:
-            self._fail(self._suspects[backend.name].popleft(), error)
-
-    def _quarantine_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._ended_by_bug(task.get_name(), error)
-
-    def _ended_by_bug(self, loop: str, error: BaseException) -> None:
-        """Say it loudly, and fail the rows that wait: they may be what it cannot bear."""
+    def _ended_by_bug(self, loop: str, error: BaseException) -> LockstepError:
+        """Say it loudly, and fail the rows that wait: they may be what it cannot bear. Returns what they are told."""
         _log.critical("%s ended unexpectedly", loop, exc_info=error)
-        self._backlog.fail_where(lambda row: True, RowFailed("internal error; the server's log tells more"))
+        told = RowFailed("internal error; the server's log tells more")
+        self._backlog.fail_where(lambda row: True, told)
+        return told
 
     # ---- routing ---------------------------------------------------------------------------------
 

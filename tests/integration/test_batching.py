@@ -241,7 +241,7 @@ async def test_higher_priority_is_executed_first(tmp_path: Path) -> None:
 async def test_rows_go_on_while_suspects_are_tried_and_the_guilty_one_kills_only_their_worker(served: Served) -> None:
     guilty = asyncio.ensure_future(classify(served, "the kill", model=f"model@{ONNX}"))
     batcher = served.batcher("model")
-    await eventually(lambda: bool(batcher._quarantines))
+    await eventually(lambda: any(one.active for one in batcher._quarantines))
     backend = batcher.backend(ONNX)
     await eventually(lambda: backend.restarts == 1 and backend.ready)
     for text in random_texts(30, seed=3):
