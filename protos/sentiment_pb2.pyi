@@ -177,12 +177,14 @@ class ListModelsRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
-    __slots__ = ("models", "refused")
+    __slots__ = ("models", "refused", "unloaded")
     MODELS_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    UNLOADED_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[ListedModel]
     refused: _containers.RepeatedCompositeFieldContainer[RefusedModel]
-    def __init__(self, models: _Optional[_Iterable[_Union[ListedModel, _Mapping]]] = ..., refused: _Optional[_Iterable[_Union[RefusedModel, _Mapping]]] = ...) -> None: ...
+    unloaded: _containers.RepeatedCompositeFieldContainer[UnloadedModel]
+    def __init__(self, models: _Optional[_Iterable[_Union[ListedModel, _Mapping]]] = ..., refused: _Optional[_Iterable[_Union[RefusedModel, _Mapping]]] = ..., unloaded: _Optional[_Iterable[_Union[UnloadedModel, _Mapping]]] = ...) -> None: ...
 
 class ListedModel(_message.Message):
     __slots__ = ("name", "version", "labels", "max_tokens", "framework", "layer", "ready", "queued_rows", "expected_wait_us", "backends", "refused_artifacts")
@@ -218,7 +220,7 @@ class ListedModel(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., framework: _Optional[str] = ..., layer: _Optional[str] = ..., ready: _Optional[bool] = ..., queued_rows: _Optional[int] = ..., expected_wait_us: _Optional[int] = ..., backends: _Optional[_Iterable[_Union[ListedBackend, _Mapping]]] = ..., refused_artifacts: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ListedBackend(_message.Message):
-    __slots__ = ("name", "runtime", "artifact", "method", "device", "threads", "instances", "workers", "state", "reason", "restarts", "preferred", "takes_free_rows", "artifact_bytes", "parity")
+    __slots__ = ("name", "runtime", "artifact", "method", "device", "threads", "instances", "workers", "state", "reason", "restarts", "preferred", "takes_free_rows", "artifact_bytes", "parity", "worker_cpu_us", "resident_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     RUNTIME_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_FIELD_NUMBER: _ClassVar[int]
@@ -234,6 +236,8 @@ class ListedBackend(_message.Message):
     TAKES_FREE_ROWS_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_BYTES_FIELD_NUMBER: _ClassVar[int]
     PARITY_FIELD_NUMBER: _ClassVar[int]
+    WORKER_CPU_US_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     runtime: str
     artifact: str
@@ -249,7 +253,9 @@ class ListedBackend(_message.Message):
     takes_free_rows: bool
     artifact_bytes: int
     parity: Parity
-    def __init__(self, name: _Optional[str] = ..., runtime: _Optional[str] = ..., artifact: _Optional[str] = ..., method: _Optional[str] = ..., device: _Optional[str] = ..., threads: _Optional[int] = ..., instances: _Optional[int] = ..., workers: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., restarts: _Optional[int] = ..., preferred: _Optional[bool] = ..., takes_free_rows: _Optional[bool] = ..., artifact_bytes: _Optional[int] = ..., parity: _Optional[_Union[Parity, _Mapping]] = ...) -> None: ...
+    worker_cpu_us: int
+    resident_bytes: int
+    def __init__(self, name: _Optional[str] = ..., runtime: _Optional[str] = ..., artifact: _Optional[str] = ..., method: _Optional[str] = ..., device: _Optional[str] = ..., threads: _Optional[int] = ..., instances: _Optional[int] = ..., workers: _Optional[int] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., restarts: _Optional[int] = ..., preferred: _Optional[bool] = ..., takes_free_rows: _Optional[bool] = ..., artifact_bytes: _Optional[int] = ..., parity: _Optional[_Union[Parity, _Mapping]] = ..., worker_cpu_us: _Optional[int] = ..., resident_bytes: _Optional[int] = ...) -> None: ...
 
 class Parity(_message.Message):
     __slots__ = ("rows", "batches", "largest_difference", "padding_invariance", "label_agreement", "masks_beyond_end", "atol", "rtol", "min_label_agreement", "max_accuracy_points", "accuracy", "source_accuracy")
@@ -280,6 +286,16 @@ class Parity(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., batches: _Optional[int] = ..., largest_difference: _Optional[float] = ..., padding_invariance: _Optional[float] = ..., label_agreement: _Optional[float] = ..., masks_beyond_end: _Optional[bool] = ..., atol: _Optional[float] = ..., rtol: _Optional[float] = ..., min_label_agreement: _Optional[float] = ..., max_accuracy_points: _Optional[float] = ..., accuracy: _Optional[float] = ..., source_accuracy: _Optional[float] = ...) -> None: ...
 
 class RefusedModel(_message.Message):
+    __slots__ = ("name", "version", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class UnloadedModel(_message.Message):
     __slots__ = ("name", "version", "reason")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]

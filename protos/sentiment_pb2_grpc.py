@@ -89,7 +89,8 @@ class SentimentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Every model with its backends: what they are, how they are now, and the figures that let them be published.
+        """Every model with its backends: what they are, how they are now, and the figures that let them be published; and
+        what is not served, with the reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

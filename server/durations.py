@@ -86,8 +86,11 @@ class Durations:
         folded, target = Durations(groups), np.array(onto, np.int64)
         np.add.at(folded._total, target, self._total)
         np.maximum.at(folded._most, target, self._most)
-        codes, counts = self._codes_and_counts()
-        folded._counted = [(target[codes // _BINS] * _BINS + codes % _BINS, counts)]
+        shift = (
+            target - np.arange(self.groups)
+        ) * _BINS  # first, so that only the bins of the fewer groups are counted
+        folded._fresh = [codes + shift[codes // _BINS] for codes in self._fresh]
+        folded._counted = [(codes + shift[codes // _BINS], counts) for codes, counts in self._counted]
         return folded
 
     def summaries(self) -> list[Summary | None]:

@@ -25,6 +25,9 @@ from server.scheduling.batcher import Batcher
 from server.scheduling.calls import Call
 from server.text.encoder import TextEncoder
 
+UNLOADED = "unloaded; it takes no calls until it is loaded again"
+"""Why a model is not served that was."""
+
 _TOKENIZE_OFF_LOOP_CHARACTERS = 16_384
 """Longer calls are tokenised in a thread: they would hold up the others for more than a few milliseconds."""
 
@@ -138,7 +141,7 @@ class Gateway:
             raise ModelNotFound(f"model {ref.model} was refused: {self.refused[ref.model].reason}")
         served = self.models.get(ref.model)
         if served is None and ref.model in self.unloaded:
-            raise ModelNotFound(f"model {ref.model} was unloaded; it takes no calls until it is loaded again")
+            raise ModelNotFound(f"model {ref.model} was {UNLOADED}")
         if served is None:
             known = ", ".join(sorted(self.models)) or "none"
             raise ModelNotFound(f"no model {ref.model!r} is served; served are: {known}")

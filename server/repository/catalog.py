@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -33,11 +34,16 @@ class PublishedModel:
 
     folder: Path
     manifest: Manifest
+    file_bytes: Mapping[str, int]  # of every file in the manifest, relative to the folder, when it was checked
 
     @property
     def tokenizer(self) -> Path:
         """Its tokenizer's file."""
         return self.folder / next(iter(self.manifest.tokenizer))
+
+    def bytes_of(self, artifact: Artifact) -> int:
+        """Return the size of an artifact's files, which need not be there any more."""
+        return sum(self.file_bytes[file] for file in artifact.files)
 
     def spec(self, artifact: Artifact) -> ArtifactSpec:
         """Return what a worker must know of one of its artifacts."""
@@ -124,8 +130,7 @@ def read_version(folder: Path) -> PublishedModel:
         listed |= artifact.files
         if not any(PurePosixPath(file).is_relative_to(artifact.path) for file in artifact.files):
             raise RefusedError(f"{where}: artifact {artifact.kind}: its path {artifact.path} is none of its files")
-    for file, sha256 in listed.items():
-        _check_file(where, folder, file, sha256)
+    file_bytes = {file: _check_file(where, folder, file, sha256) for file, sha256 in listed.items()}
     for artifact in manifest.artifacts:
         for file in artifact.files:
             if file.endswith(".onnx"):
@@ -134,7 +139,7 @@ def read_version(folder: Path) -> PublishedModel:
         name = path.relative_to(folder).as_posix()
         if (path.is_symlink() or not path.is_dir()) and name not in listed and name != MANIFEST_FILE:
             raise RefusedError(f"{where}: {name} is not in the manifest")
-    return PublishedModel(folder, manifest)
+    return PublishedModel(folder, manifest, file_bytes)
 
 
 def sha256_of(path: Path) -> str:
@@ -146,7 +151,8 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_file(where: str, folder: Path, file: str, sha256: str) -> None:
+def _check_file(where: str, folder: Path, file: str, sha256: str) -> int:
+    """Hold a file against its checksum; returns its size, bytes."""
     parts = PurePosixPath(file).parts
     if not parts or PurePosixPath(file).is_absolute() or ".." in parts or "\\" in file:
         raise RefusedError(f"{where}: {file!r} leaves the version's folder")
@@ -158,13 +164,15 @@ def _check_file(where: str, folder: Path, file: str, sha256: str) -> None:
     if not path.is_file():
         raise RefusedError(f"{where}: {file} is missing")
     try:
-        if path.stat().st_nlink > 1:
+        found = path.stat()
+        if found.st_nlink > 1:
             raise RefusedError(f"{where}: {file} is a hard link: its content can change from outside the folder")
         actual = sha256_of(path)
     except OSError as error:
         raise RefusedError(f"{where}: {file} cannot be read: {error.strerror}") from error
     if actual != sha256:
         raise RefusedError(f"{where}: {file} has sha256 {actual[:12]}…, the manifest says {sha256[:12]}…")
+    return found.st_size
 
 
 def _check_references(where: str, folder: Path, file: str, artifact: Artifact) -> None:

@@ -1,73 +1,66 @@
-"""The messages of ListModels and LatencyReport: what the gateway knows of its models, on the wire."""
+"""The messages of ListModels and LatencyReport, written from the use cases' own descriptions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Sequence
 
 from protos import sentiment_pb2 as pb
-from server.durations import RELATIVE_ERROR
-from server.gateway import ServedModel
-from server.latency import BackendLatency, LatencyReport, PhaseSummaries
-from server.repository.catalog import Refused
-from server.repository.manifest import Artifact
-from server.repository.manifest import Parity as Report
-from server.scheduling.backend import Backend
+from server.latency import BackendLatency, LatencyReport, PhaseLatency
+from server.listing import ListedBackend, ListedModel, ModelList, Parity
 
 
-def listed_model(served: ServedModel) -> pb.ListedModel:
-    """Describe a model and its backends as they are now."""
-    manifest, batcher = served.manifest, served.batcher
-    return pb.ListedModel(
-        name=manifest.name,
-        version=manifest.version,
-        labels=manifest.labels,
-        max_tokens=manifest.max_tokens,
-        framework=manifest.source.framework,
-        layer=manifest.source.layer,
-        ready=batcher.ready,
-        queued_rows=batcher.queued_rows,
-        expected_wait_us=int(batcher.expected_wait_s() * 1e6),
-        backends=[_listed_backend(served, backend) for backend in batcher.backends],
-        refused_artifacts=manifest.refused,
+def models_response(found: ModelList) -> pb.ListModelsResponse:
+    """Write a list of models."""
+    return pb.ListModelsResponse(
+        models=[_model(one) for one in found.models],
+        refused=[pb.RefusedModel(name=one.name, version=one.version, reason=one.reason) for one in found.refused],
+        unloaded=[pb.UnloadedModel(name=one.name, version=one.version, reason=one.reason) for one in found.unloaded],
     )
 
 
-def refused_model(refused: Refused) -> pb.RefusedModel:
-    """Say why a model is not served."""
-    return pb.RefusedModel(name=refused.name, version=refused.version or 0, reason=refused.reason)
+def _model(model: ListedModel) -> pb.ListedModel:
+    return pb.ListedModel(
+        name=model.name,
+        version=model.version,
+        labels=model.labels,
+        max_tokens=model.max_tokens,
+        framework=model.framework,
+        layer=model.layer,
+        ready=model.ready,
+        queued_rows=model.queued_rows,
+        expected_wait_us=model.expected_wait_us,
+        backends=[_backend(one) for one in model.backends],
+        refused_artifacts=model.refused_artifacts,
+    )
 
 
-def _listed_backend(served: ServedModel, backend: Backend) -> pb.ListedBackend:
-    artifact, budget = served.artifact(backend), backend.spec.launch.budget
+def _backend(backend: ListedBackend) -> pb.ListedBackend:
     return pb.ListedBackend(
         name=backend.name,
-        runtime=artifact.runtime,
-        artifact=artifact.kind,
-        method=artifact.method,
-        device=budget.device,
-        threads=budget.threads,
-        instances=backend.spec.instances,
-        workers=len(backend.workers),
+        runtime=backend.runtime,
+        artifact=backend.artifact,
+        method=backend.method,
+        device=backend.device,
+        threads=backend.threads,
+        instances=backend.instances,
+        workers=backend.workers,
         state=backend.state,
         reason=backend.reason,
         restarts=backend.restarts,
-        preferred=backend is served.batcher.preferred,
-        takes_free_rows=backend.spec.takes_free_rows,
-        artifact_bytes=_bytes_of(served.published.folder, artifact),
-        parity=_parity(artifact.parity),
+        preferred=backend.preferred,
+        takes_free_rows=backend.takes_free_rows,
+        artifact_bytes=backend.artifact_bytes,
+        parity=_parity(backend.parity),
+        worker_cpu_us=backend.worker_cpu_us,
+        resident_bytes=backend.resident_bytes,
     )
 
 
-def _bytes_of(folder: Path, artifact: Artifact) -> int:
-    return sum((folder / file).stat().st_size for file in artifact.files)
-
-
-def _parity(parity: Report) -> pb.Parity:
+def _parity(parity: Parity) -> pb.Parity:
     return pb.Parity(
         rows=parity.rows,
         batches=parity.batches,
-        largest_difference=parity.max_abs_diff,
+        largest_difference=parity.largest_difference,
         padding_invariance=parity.padding_invariance,
         label_agreement=parity.label_agreement,
         masks_beyond_end=parity.masks_beyond_end,
@@ -84,56 +77,51 @@ def latency_response(report: LatencyReport) -> pb.LatencyReportResponse:
     """Write a report."""
     return pb.LatencyReportResponse(
         window_s=report.window_s,
-        relative_error=RELATIVE_ERROR,
-        backends=[_backend_latency(backend, report.window_s) for backend in report.backends],
+        relative_error=report.relative_error,
+        backends=[_backend_latency(one) for one in report.backends],
         gateway=pb.GatewayLoad(
-            cpu_us=int(report.gateway.cpu_s * 1e6),
-            window_cpu_us=int(report.gateway_window_cpu_s * 1e6),
+            cpu_us=report.gateway.cpu_us,
+            window_cpu_us=report.gateway.window_cpu_us,
             resident_bytes=report.gateway.resident_bytes,
         ),
     )
 
 
-def _backend_latency(backend: BackendLatency, window_s: float) -> pb.BackendLatency:
-    work = backend.work
+def _backend_latency(backend: BackendLatency) -> pb.BackendLatency:
     return pb.BackendLatency(
         model=backend.model,
         version=backend.version,
         backend=backend.backend,
-        rows=work.rows,
-        batches=work.batches,
-        tokens=work.tokens,
-        padded_tokens=work.padded_tokens,
-        rows_per_s=_ratio(work.rows, window_s),
-        tokens_per_s=_ratio(work.tokens, window_s),
-        padding_ratio=_ratio(work.padded_tokens, work.tokens),
-        mean_batch_rows=_ratio(work.rows, work.batches),
-        execute_cpu_us=work.cpu_ns // 1000,
-        cpu_us_per_row=_ratio(work.cpu_ns / 1000, work.rows),
-        worker_cpu_us=int(backend.workers.cpu_s * 1e6),
-        resident_bytes=backend.workers.resident_bytes,
+        rows=backend.rows,
+        batches=backend.batches,
+        tokens=backend.tokens,
+        padded_tokens=backend.padded_tokens,
+        rows_per_s=backend.rows_per_s,
+        tokens_per_s=backend.tokens_per_s,
+        padding_ratio=backend.padding_ratio,
+        mean_batch_rows=backend.mean_batch_rows,
+        execute_cpu_us=backend.execute_cpu_us,
+        cpu_us_per_row=backend.cpu_us_per_row,
+        worker_cpu_us=backend.worker_cpu_us,
+        resident_bytes=backend.resident_bytes,
         phases=_phases(backend.phases),
         lengths=[
-            pb.LengthLatency(longer_than=one.longer_than, up_to=one.up_to or 0, phases=_phases(one.phases))
-            for one in backend.lengths
+            pb.LengthLatency(longer_than=one.longer_than, up_to=one.up_to, phases=_phases(one.phases))
+            for one in backend.lengths or ()
         ],
     )
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
-
-
-def _phases(summaries: PhaseSummaries) -> Iterable[pb.PhaseLatency]:
+def _phases(phases: Sequence[PhaseLatency]) -> list[pb.PhaseLatency]:
     return [
         pb.PhaseLatency(
-            phase=name,
-            count=summary.count,
-            mean_us=summary.mean / 1000,
-            p50_us=summary.p50 / 1000,
-            p90_us=summary.p90 / 1000,
-            p99_us=summary.p99 / 1000,
-            max_us=summary.most / 1000,
+            phase=one.phase,
+            count=one.count,
+            mean_us=one.mean_us,
+            p50_us=one.p50_us,
+            p90_us=one.p90_us,
+            p99_us=one.p99_us,
+            max_us=one.max_us,
         )
-        for name, summary in summaries
+        for one in phases
     ]

@@ -15,8 +15,9 @@ from server.core.messages import Answer, ModelRef, Prediction, PredictRequest
 from server.core.timing import now_ns
 from server.gateway import Gateway
 from server.latency import latency_report
+from server.listing import list_models
 from server.recent import Recent
-from server.rpc.reports import latency_response, listed_model, refused_model
+from server.rpc.reports import latency_response, models_response
 from server.rpc.status import STATUS, CallInstants, parse, told, unary
 from server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams, retry_after_ms
 
@@ -89,19 +90,19 @@ class SentimentService:
 
     async def list_models(self, request: pb.ListModelsRequest, instants: CallInstants) -> pb.ListModelsResponse:
         """Describe every model, or one."""
-        if request.model:
-            return pb.ListModelsResponse(models=[listed_model(self._gateway.model(ModelRef(request.model)))])
-        return pb.ListModelsResponse(
-            models=[listed_model(served) for _, served in sorted(self._gateway.models.items())],
-            refused=[refused_model(refused) for _, refused in sorted(self._gateway.refused.items())],
-        )
+        return models_response(list_models(self._gateway, request.model))
 
     async def latency_report(
         self, request: pb.LatencyReportRequest, instants: CallInstants
     ) -> pb.LatencyReportResponse:
         """Report how long rows took of late."""
         report = await latency_report(
-            self._gateway, self._recent, model=request.model, backend=request.backend, window_s=request.window_s
+            self._gateway,
+            self._recent,
+            model=request.model,
+            backend=request.backend,
+            window_s=request.window_s,
+            by_length=True,
         )
         return latency_response(report)
 

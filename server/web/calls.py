@@ -15,6 +15,7 @@ from server.core.timing import now_ns
 from server.counts import Statistics
 from server.gateway import Gateway
 from server.latency import latency_report
+from server.listing import list_models
 from server.recent import Recent
 from server.web import documents
 from server.web.failures import answering_errors
@@ -72,14 +73,16 @@ class Calls:
         )
         if (error := _common_error(comparison)) is not None:
             raise error
-        return web.json_response(documents.comparison(comparison))
+        return documents.response(documents.comparison(comparison))
 
     async def models(self, request: web.Request) -> web.Response:
-        """Tell every model and backend, what was refused, and what the page must know of the server."""
-        return web.json_response(
+        """Tell every model and backend, what is not served, and what the page must know of the server."""
+        listed = list_models(self.gateway)
+        return documents.response(
             {
-                "models": [documents.listed_model(served) for _, served in sorted(self.gateway.models.items())],
-                "refused": [documents.refused_model(one) for _, one in sorted(self.gateway.refused.items())],
+                "models": listed.models,
+                "refused": listed.refused,
+                "unloaded": listed.unloaded,
                 "ready": self.gateway.ready,
                 "limits": {"text_bytes": self.max_text_bytes},
                 "time_s": time.monotonic(),  # against which the page holds the CPU time of the workers
@@ -95,24 +98,25 @@ class Calls:
             model=query.get("model", ""),
             backend=query.get("backend", ""),
             window_s=_seconds(query),
+            by_length=True,
         )
-        return web.json_response(documents.latency(report))
+        return documents.response(report)
 
     async def live(self, request: web.Request) -> web.Response:
         """Tell what moves, of one model: what the page asks every other second."""
         served = self.gateway.model(ModelRef(request.query.get("model", "")))
         manifest, batcher = served.manifest, served.batcher
         report = await latency_report(
-            self.gateway, self.recent, model=manifest.name, backend="", window_s=LIVE_WINDOW_S
+            self.gateway, self.recent, model=manifest.name, backend="", window_s=LIVE_WINDOW_S, by_length=False
         )
-        return web.json_response(
+        return documents.response(
             {
                 "queued_rows": batcher.queued_rows,
                 "expected_wait_us": int(batcher.expected_wait_s() * 1e6),
                 "batch_sizes": {
                     one.name: self._sizes(manifest.name, manifest.version, one.name) for one in batcher.backends
                 },
-                "latency": documents.latency(report, by_length=False),
+                "latency": report,
             }
         )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
@@ -10,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from protos import open_inference_pb2 as oip
 from protos import sentiment_pb2 as pb
 from server.durations import RELATIVE_ERROR
 from server.repository.manifest import MANIFEST_FILE, Manifest
@@ -176,6 +178,48 @@ async def test_models_are_listed_as_they_are(tmp_path: Path) -> None:
     assert "surprise" in refused.reason
     assert [model.name for model in one.models] == ["film"]
     assert not one.refused
+
+
+async def test_what_is_not_served_is_found_by_its_name_and_says_why(tmp_path: Path) -> None:
+    publish(tmp_path, "film", version=2)
+    publish(tmp_path, "play")
+    rewrite_manifest(publish(tmp_path, "broken", version=3), surprise=1)
+    async with serving(tmp_path, ADAPTERS, allow_load=True) as served:
+        await served.inference.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="film"))
+        everything = await served.sentiment.ListModels(pb.ListModelsRequest())
+        film = await served.sentiment.ListModels(pb.ListModelsRequest(model="film"))
+        broken = await served.sentiment.ListModels(pb.ListModelsRequest(model="broken"))
+        with pytest.raises(grpc.aio.AioRpcError, match="no model 'opera'"):
+            await served.sentiment.ListModels(pb.ListModelsRequest(model="opera"))
+        await served.inference.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="film"))
+        again = await served.sentiment.ListModels(pb.ListModelsRequest())
+    unloaded = pb.UnloadedModel(name="film", version=2, reason="unloaded; it takes no calls until it is loaded again")
+    assert [model.name for model in everything.models] == ["play"]
+    assert list(everything.unloaded) == [unloaded]
+    assert film == pb.ListModelsResponse(unloaded=[unloaded])
+    assert broken == pb.ListModelsResponse(refused=everything.refused)
+    assert [model.name for model in again.models] == ["film", "play"]
+    assert not again.unloaded
+
+
+async def test_a_version_whose_files_were_removed_is_listed_as_long_as_it_is_served(tmp_path: Path) -> None:
+    folder = publish(tmp_path, "film")
+    size = (folder / "onnx" / "model").stat().st_size
+    async with serving(tmp_path, ADAPTERS) as served:
+        shutil.rmtree(folder)
+        (film,) = (await served.sentiment.ListModels(pb.ListModelsRequest())).models
+    assert film.backends[0].artifact_bytes == size
+
+
+async def test_what_workers_use_is_listed(tmp_path: Path) -> None:
+    publish(tmp_path, "film")
+    async with serving(tmp_path, ADAPTERS) as served:
+        await classify(served, "onnxruntime", "good")
+        (film,) = (await served.sentiment.ListModels(pb.ListModelsRequest())).models
+    running, stopped = film.backends
+    assert running.worker_cpu_us > 0
+    assert running.resident_bytes > 1_000_000
+    assert (stopped.state, stopped.worker_cpu_us, stopped.resident_bytes) == ("stopped", 0, 0)
 
 
 async def test_rows_that_wait_are_listed(tmp_path: Path) -> None:

@@ -31,9 +31,11 @@ def test_percentiles_are_within_the_stated_error_of_numpys_and_the_rest_is_exact
         assert percentile == pytest.approx(exact, rel=RELATIVE_ERROR)
 
 
-@given(st.lists(st.lists(st.integers(0, LONGEST_NS), max_size=20), min_size=3, max_size=3))
-def test_groups_are_told_apart_and_fold_into_the_whole(groups: list[list[int]]) -> None:
+@given(st.lists(st.lists(st.integers(0, LONGEST_NS), max_size=20), min_size=3, max_size=3), st.booleans())
+def test_groups_are_told_apart_and_fold_into_the_whole(groups: list[list[int]], compact: bool) -> None:
     apart = counted(*groups)
+    if compact:
+        apart.compact()
     for values, found in zip(groups, apart.summaries(), strict=True):
         assert found == (counted(values).summaries()[0] if values else None)
     assert (

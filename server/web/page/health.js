@@ -1,4 +1,4 @@
-// "Health": every model and backend, what it runs on, what the gate measured of it; and what was refused.
+// "Health": every model and backend, what it runs on, what the gate measured of it; and what is not served.
 import { bytes, count, digits, percent, plural, tiny } from "./format.js";
 import { html } from "./view.js";
 
@@ -9,7 +9,7 @@ const STATES = {
   down: ["bad", "✕", "down"],
 };
 
-export function Health({ models, refused, colour }) {
+export function Health({ models, refused, unloaded, colour }) {
   return html`<section id="health" aria-labelledby="health-title">
     <h2 id="health-title">Health</h2>
     <p class="lead">
@@ -20,6 +20,12 @@ export function Health({ models, refused, colour }) {
     ${refused.map(
       (one) => html`<div class="notice bad" key=${one.name} data-refused=${one.name}>
         <strong>${one.name} was refused</strong>
+        <p>${one.reason}</p>
+      </div>`,
+    )}
+    ${unloaded.map(
+      (one) => html`<div class="notice" key=${one.name} data-unloaded=${one.name}>
+        <strong>${one.name} <span class="faint">version ${one.version}</span> is not served</strong>
         <p>${one.reason}</p>
       </div>`,
     )}

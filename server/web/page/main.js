@@ -12,7 +12,7 @@ const LIVE_EVERY_MS = 2_000;
 const MODELS_EVERY = 2; // every second round asks for the models too
 
 class Page extends Component {
-  state = { models: null, refused: [], ready: false, limits: null, model: null, failure: null, failedAt: null };
+  state = { models: null, refused: [], unloaded: [], ready: false, limits: null, model: null, failure: null, failedAt: null };
   histories = new Map();
   rounds = 0;
 
@@ -52,7 +52,7 @@ class Page extends Component {
   }
 
   know(answer) {
-    const { models, refused, ready, limits } = answer;
+    const { models, refused, unloaded, ready, limits } = answer;
     const before = this.state.models ?? [];
     for (const model of models) {
       const earlier = before.find((one) => one.name === model.name);
@@ -64,7 +64,7 @@ class Page extends Component {
     }
     this.knownAt = answer.time_s;
     const model = models.some((one) => one.name === this.state.model) ? this.state.model : (models[0]?.name ?? null);
-    this.setState({ models, refused, ready, limits, model });
+    this.setState({ models, refused, unloaded, ready, limits, model });
   }
 
   history(model) {
@@ -72,7 +72,7 @@ class Page extends Component {
     return this.histories.get(model);
   }
 
-  render(_, { models, refused, ready, limits, model, failure, failedAt }) {
+  render(_, { models, refused, unloaded, ready, limits, model, failure, failedAt }) {
     const choose = (name) => {
       this.setState({ model: name });
       this.wake();
@@ -87,13 +87,13 @@ class Page extends Component {
     }
     const colour = backendColours(models.flatMap((one) => one.backends.map((backend) => backend.name)));
     const stale = failure && `${failure.message} What is shown is from ${failedAt.toLocaleTimeString("en-GB")}; asking again every two seconds.`;
-    return html`<${Top} models=${models} refused=${refused} ready=${ready} failure=${failure} sections />
+    return html`<${Top} models=${models} refused=${refused} unloaded=${unloaded} ready=${ready} failure=${failure} sections />
       <main>
         ${models.length === 0
           ? html`<p class="notice">No model is served.</p>`
           : html`<${TryIt} models=${models} model=${model} limits=${limits} colour=${colour} onModel=${choose} onTraffic=${() => this.wake()} />
               <${Live} models=${models} model=${model} history=${this.history(model)} colour=${colour} onModel=${choose} stale=${stale} />`}
-        <${Health} models=${models} refused=${refused} colour=${colour} />
+        <${Health} models=${models} refused=${refused} unloaded=${unloaded} colour=${colour} />
       </main>
       <footer>
         <a href="metrics">Metrics for Prometheus</a> · <a href="readyz">What is ready</a> · Latencies are the server's own:
@@ -102,21 +102,24 @@ class Page extends Component {
   }
 }
 
-function Top({ models, refused, ready, failure, sections }) {
+function Top({ models, refused, unloaded, ready, failure, sections }) {
   return html`<header>
     <a class="brand" href="#try"><img src="icon.svg" alt="" width="24" height="24" />Lockstep</a>
     ${sections &&
     html`<nav aria-label="Sections">
       <a href="#try">Try it</a><a href="#live">Live</a><a href="#health">Health</a>
     </nav>`}
-    <p id="status" role="status" class="state">${status(models, refused, ready, failure)}</p>
+    <p id="status" role="status" class="state">${status(models, refused, unloaded, ready, failure)}</p>
   </header>`;
 }
 
-function status(models, refused, ready, failure) {
+function status(models, refused, unloaded, ready, failure) {
   if (failure) return html`<span class="bad"><span aria-hidden="true">✕ </span>${failure.kind === "Unreachable" ? "no answer" : failure.kind}</span>`;
   if (!models) return html`<span class="faint">connecting …</span>`;
-  const few = refused.length ? html`, <span class="warn">${refused.length} refused</span>` : "";
+  const few = [
+    unloaded.length ? html`, ${unloaded.length} unloaded` : "",
+    refused.length ? html`, <span class="warn">${refused.length} refused</span>` : "",
+  ];
   if (!ready) return html`<span class="warn"><span aria-hidden="true">◐ </span>not ready</span>${few}`;
   return html`<span class="good"><span aria-hidden="true">● </span>ready</span>, ${plural(models.length, "model")}${few}`;
 }
