@@ -37,6 +37,7 @@ from clients.reports import (
     Parity,
     PhaseLatency,
     RefusedModel,
+    UnloadedModel,
 )
 from clients.results import (
     Duration,
@@ -98,5 +99,6 @@ __all__ = [
     "SyncSentimentClient",
     "Tensor",
     "Unavailable",
+    "UnloadedModel",
     "raise_for_errors",
 ]

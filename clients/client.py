@@ -163,7 +163,7 @@ class SentimentClient:
         return Comparison.from_wire(await self._call(wires.COMPARE, request, timeout_s), texts=len(texts))
 
     async def list_models(self, model: str | None = None, *, timeout_s: float | None = None) -> ModelList:
-        """Describe every model, or one: backends, devices, parity, what was refused; raises `CallError`.
+        """Describe every model, or one: backends, devices, parity, what was refused or unloaded; raises `CallError`.
 
         `models` lists names and states alone, by the Open Inference Protocol, which other servers speak too.
         """

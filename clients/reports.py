@@ -128,6 +128,8 @@ class ListedBackend:
     takes_free_rows: bool  # else a variant, which serves rows that name it
     artifact_bytes: int
     parity: Parity
+    worker_cpu_s: float  # CPU time of the workers that live, since each started
+    resident_bytes: int  # memory of the workers, now
 
     @classmethod
     def from_wire(cls, backend: wire.ListedBackend) -> ListedBackend:
@@ -148,6 +150,8 @@ class ListedBackend:
             backend.takes_free_rows,
             backend.artifact_bytes,
             Parity.from_wire(backend.parity),
+            backend.worker_cpu_us / 1e6,
+            backend.resident_bytes,
         )
 
 
@@ -195,11 +199,21 @@ class RefusedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class UnloadedModel:
+    """A model that was served, and takes no calls until it is loaded again."""
+
+    name: str
+    version: int  # that was served
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelList:
     """Everything in a server's repository."""
 
     models: tuple[ListedModel, ...]
     refused: tuple[RefusedModel, ...]
+    unloaded: tuple[UnloadedModel, ...]
 
     @classmethod
     def from_wire(cls, response: wire.ListModelsResponse) -> ModelList:
@@ -207,6 +221,7 @@ class ModelList:
         return cls(
             tuple(map(ListedModel.from_wire, response.models)),
             tuple(RefusedModel(one.name, one.version or None, one.reason) for one in response.refused),
+            tuple(UnloadedModel(one.name, one.version, one.reason) for one in response.unloaded),
         )
 
 

@@ -12,8 +12,6 @@ import click
 from lockstep.commands.asking import EXIT_CODES, asking, asking_options
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from clients import Credentials, ListedBackend, ModelList
 
 STYLES = {"ready": "green", "down": "red", "starting": "yellow", "stopped": "dim"}
@@ -23,7 +21,7 @@ STYLES = {"ready": "green", "down": "red", "starting": "yellow", "stopped": "dim
 @click.option("--model", metavar="NAME", help="This one only.")
 @asking_options
 def models(model: str | None, server: str, timeout_s: float, credentials: Credentials, as_json: bool) -> None:
-    """List the models of a running server: backends, devices, states, parity.
+    """List the models of a running server: backends, devices, states, parity; what is not served, and why.
 
     Parity is of the artifact against its source model, on held-out text, as it was measured before it was published:
     the largest difference of an output, and of a row in a batch from the row alone.
@@ -79,14 +77,10 @@ def _print(listed: ModelList) -> None:
             console.print(Text(f"{kind} was not published: {reason}", "yellow"))
     if any(backend.preferred for model in listed.models for backend in model.backends):
         console.print("* takes the rows that name no backend")
+    for unloaded in listed.unloaded:
+        console.print(Text(f"{unloaded.name} version {unloaded.version} is not served: {unloaded.reason}", "yellow"))
     for refused in listed.refused:
-        console.print(_refused(refused.name, refused.reason))
-
-
-def _refused(name: str, reason: str) -> Text:
-    from rich.text import Text
-
-    return Text(f"{name} is not served: {reason}", "red")
+        console.print(Text(f"{refused.name} is not served: {refused.reason}", "red"))
 
 
 def _restarts(backend: ListedBackend) -> str:

@@ -135,6 +135,22 @@ async def test_what_is_down_and_what_was_refused_say_why(browser: Browser, tmp_p
         await expect(torch).to_contain_text("this artifact cannot be loaded")
 
 
+async def test_a_model_that_is_unloaded_goes_on_being_shown_as_unloaded(browser: Browser, tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "first", version=3)
+    doubles.publish(tmp_path, "second")
+    async with serving(tmp_path, doubles.ADAPTERS, allow_load=True) as served, opened(browser, served) as one:
+        await served.inference.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="first"))
+        gone = one.page.locator("[data-unloaded=first]")
+        await expect(gone).to_contain_text("first version 3 is not served")
+        await expect(gone).to_contain_text("unloaded; it takes no calls until it is loaded again")
+        await expect(one.page.locator("#status")).to_have_text("● ready, 1 model, 1 unloaded")
+        await expect(one.page.locator("[data-model=first]")).to_have_count(0)
+        await served.inference.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="first"))
+        await expect(one.page.locator("[data-model=first]")).to_be_visible()
+        await expect(gone).to_have_count(0)
+        one.complaints = [said for said in one.complaints if "404" not in said]  # the poll that met the unloading
+
+
 async def call_with_every_round(served: Served, page: Page) -> None:
     """Send eight rows whenever the page asks for its figures: they stay in the window, however slow the machine is."""
     while True:

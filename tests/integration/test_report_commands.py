@@ -74,7 +74,10 @@ async def test_the_client_lists_models_and_reports_latencies_on_both_faces(tmp_p
         report = await client.latency_report()
     assert [one.error for one in comparison.backends] == [None, None]
     assert [model.name for model in listed.models] == ["film"]
-    assert listed.models[0] == film
+    assert (film.name, film.labels) == (listed.models[0].name, listed.models[0].labels)
+    assert [one.parity for one in film.backends] == [one.parity for one in listed.models[0].backends]
+    assert film.backends[0].worker_cpu_s > 0
+    assert film.backends[0].resident_bytes > 1_000_000
     assert [backend.name for backend in listed.models[0].backends] == ["onnxruntime", "tensorflow"]
     assert listed.models[0].backends[0].parity.atol == 5e-5
     assert listed.models[0].backends[0].parity.accuracy is None
@@ -120,6 +123,18 @@ async def test_models_are_printed_with_their_backends_and_what_was_refused(tmp_p
     assert "broken is not served" in table.output
     assert document["models"][0]["backends"][0]["parity"]["padding_invariance"] == 0.0
     assert (unknown.exit_code, "no model 'play'" in unknown.output) == (2, True)
+
+
+async def test_an_unloaded_model_is_printed_with_its_version_and_the_reason(tmp_path: Path) -> None:
+    publish(tmp_path, "film", version=4)
+    async with serving(tmp_path, ADAPTERS, allow_load=True) as served:
+        assert (await run(served, "unload", "film")).exit_code == 0
+        table = await run(served, "models")
+        document = json.loads((await run(served, "models", "--json", "--model", "film")).stdout)
+    reason = "unloaded; it takes no calls until it is loaded again"
+    assert (table.exit_code, table.output) == (0, f"film version 4 is not served: {reason}\n")
+    assert document["unloaded"] == [{"name": "film", "version": 4, "reason": reason}]
+    assert document["models"] == []
 
 
 async def test_latencies_are_printed_by_backend_and_phase(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ Agreement BackendAnswers BackendLatency CallError Cancelled ClientError ClientNo
 DeadlineExceeded Duration GatewayLoad InvalidInput LatencyReport LengthLatency ListedBackend ListedModel ModelList
 ModelMetadata ModelStatistics NotAuthenticated NotFound NotImplementedThere NotPermitted Overloaded Parity
 PhaseLatency Phases Prediction RefusedModel Result RetryPolicy RowError RowsFailed SentimentClient ServedBackend
-ServedModel ServerFailure ServerMetadata SyncSentimentClient Tensor Unavailable raise_for_errors
+ServedModel ServerFailure ServerMetadata SyncSentimentClient Tensor Unavailable UnloadedModel
+raise_for_errors
 """
 
 
