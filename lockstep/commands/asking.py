@@ -1,21 +1,19 @@
-"""What commands that ask a server one question share: options, exit codes, what is said when nobody answers."""
+"""What commands that ask a server one question share: options, the connection, what becomes of a call that fails."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lockstep.commands.credentials import credential_options
+from lockstep.commands.ending import CALL_FAILED, CONNECT_S, fail, no_server
 
 if TYPE_CHECKING:
     from clients import Credentials, SyncSentimentClient
-
-CALL_FAILED, NO_SERVER = 3, 4  # exit codes; 2 is click's own, for usage
-CONNECT_S = 3.0
 
 EXIT_CODES = (
     "Exit codes: 0 answered; 2 wrong usage, or no such model or backend; 3 the call failed; 4 no server answers."
@@ -38,20 +36,16 @@ def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def asking(server: str, timeout_s: float, credentials: Credentials) -> Iterator[SyncSentimentClient]:
     """Connect to a server that answers; a call that fails ends the command, with the exit code that says how."""
     from clients import CallError, DeadlineExceeded, InvalidInput, NotFound, SyncSentimentClient, Unavailable
+    from clients.choice import ChoiceUnclear
 
     try:
         with SyncSentimentClient(server, timeout_s=timeout_s, credentials=credentials) as client:
             try:
                 client.live(timeout_s=min(CONNECT_S, timeout_s))
             except (Unavailable, DeadlineExceeded) as error:
-                _fail(f"no server answers at {server}: {error}\nStart one with: lockstep serve", NO_SERVER)
+                no_server(server, error)
             yield client
-    except (InvalidInput, NotFound, ValueError) as error:
+    except (InvalidInput, NotFound, ChoiceUnclear, ValueError) as error:
         raise click.UsageError(str(error)) from error
     except CallError as error:
-        _fail(f"{error.code.name}: {error}", CALL_FAILED)
-
-
-def _fail(message: str, exit_code: int) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
-    raise click.exceptions.Exit(exit_code)
+        fail(f"{error.code.name}: {error}", CALL_FAILED)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from lockstep.commands.credentials import credential_options
+from lockstep.commands.ending import fail, no_server
 
 if TYPE_CHECKING:
     from clients import Credentials
     from clients.batch import BatchPlan, Summary
 
-ROWS_FAILED, RUN_FAILED, NO_SERVER = 1, 3, 4  # exit codes; 2 is click's own, for usage
+ROWS_FAILED, RUN_FAILED = 1, 3  # exit codes; 2 is click's own, for usage
 SIGNALLED = 128  # and the signal's number: 130 by Ctrl-C, 143 by SIGTERM, 141 where the reader of our output has gone
 FORMAT = click.Choice(["jsonl", "csv", "parquet"])
 _PATH = click.Path(allow_dash=True, path_type=Path)
@@ -120,7 +121,7 @@ def batch(
     except ModuleNotFoundError as error:
         if error.name != "pyarrow":
             raise
-        _fail("batch inference needs pyarrow: pip install 'lockstep[batch]'", RUN_FAILED)
+        fail("batch inference needs pyarrow: pip install 'lockstep[batch]'", RUN_FAILED)
 
     source, target = (None if str(path) == "-" else path for path in (input, output))
 
@@ -206,7 +207,7 @@ def _server(address: str | None, local: bool, repository: Path, quiet: bool) -> 
             with local_server(repository, Path(folder) / "server.log") as server:
                 yield server.grpc
         except ServerFailed as error:
-            _fail(str(error), RUN_FAILED)
+            fail(str(error), RUN_FAILED)
 
 
 def _run(plan: BatchPlan, stop: _Stop, *, quiet: bool) -> Summary:
@@ -237,14 +238,14 @@ def _run(plan: BatchPlan, stop: _Stop, *, quiet: bool) -> Summary:
     except (PlanRefused, ChoiceUnclear, ValueError) as error:
         raise click.UsageError(str(error)) from error
     except NoServer as error:
-        _fail(f"no server answers at {plan.address}: {error}\nStart one with: lockstep serve", NO_SERVER)
+        no_server(plan.address, error)
     except CallError as error:
-        _fail(f"{error.code.name}: {error}{_resume(resumable)}", RUN_FAILED)
+        fail(f"{error.code.name}: {error}{_resume(resumable)}", RUN_FAILED)
     except BatchError as error:
         from clients.batch import RowFailedStrictly
 
         strict = isinstance(error, RowFailedStrictly)
-        _fail(f"{error}{_resume(resumable)}", ROWS_FAILED if strict else RUN_FAILED)
+        fail(f"{error}{_resume(resumable)}", ROWS_FAILED if strict else RUN_FAILED)
     except BrokenPipeError:
         raise click.exceptions.Exit(SIGNALLED + signal.SIGPIPE) from None
 
@@ -275,8 +276,3 @@ def _told(summary: Summary, output: Path) -> str:
 
 def _say(message: str) -> None:
     click.echo(message, err=True)
-
-
-def _fail(message: str, exit_code: int) -> NoReturn:
-    _say(f"Error: {message}")
-    raise click.exceptions.Exit(exit_code)

@@ -6,11 +6,12 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lockstep.commands.credentials import credential_options
+from lockstep.commands.ending import CONNECT_S, fail, no_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from clients import Credentials
     from clients.loadtest import Ceiling, LoadPlan, LoadRun, Progress, Setting, Slo
 
-ROWS_FAILED, RUN_FAILED, NO_SERVER, INTERRUPTED = 1, 3, 4, 130  # exit codes; 2 is click's own, for usage
-CONNECT_S = 3.0
+ROWS_FAILED, RUN_FAILED, INTERRUPTED = 1, 3, 130  # exit codes; 2 is click's own, for usage
 EXTRA = ("hdrh", "jinja2", "plotly", "psutil")
 CORPUS = "corpus"
 CORPUS_FILE = Path(".cache/corpus/test.jsonl")  # where `lockstep corpus` puts it
@@ -220,7 +220,7 @@ def loadtest(
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
-        _fail(f"the load test needs {error.name}: pip install 'lockstep[loadtest]'", RUN_FAILED)
+        fail(f"the load test needs {error.name}: pip install 'lockstep[loadtest]'", RUN_FAILED)
 
     from clients.loadtest import LoadRun, Slo, write_run
 
@@ -252,7 +252,7 @@ def loadtest(
         )
     run = measured
     if not run.reports:
-        _fail("interrupted before anything was measured", INTERRUPTED)
+        fail("interrupted before anything was measured", INTERRUPTED)
     json_path, page_path = Path(f"{out}.json"), Path(f"{out}.html")
     write_run(json_path, run)
     write_page(page_path, run.reports, searches=run.searches, command=run.command)
@@ -288,15 +288,6 @@ def _command(context: click.Context) -> str:
     return shlex.join(words)
 
 
-def _fail(message: str, exit_code: int) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
-    raise click.exceptions.Exit(exit_code)
-
-
-def _no_server(server: str, error: Exception) -> NoReturn:
-    _fail(f"no server answers at {server}: {error}\nStart one with: lockstep serve", NO_SERVER)
-
-
 def _only_model(server: str, credentials: Credentials) -> tuple[str, ...]:
     from clients import CallError, DeadlineExceeded, SyncSentimentClient, Unavailable
     from clients.choice import ChoiceUnclear, choose_model
@@ -305,9 +296,9 @@ def _only_model(server: str, credentials: Credentials) -> tuple[str, ...]:
         with SyncSentimentClient(server, timeout_s=CONNECT_S, credentials=credentials) as client:
             return (choose_model(client.models(), None).name,)
     except (Unavailable, DeadlineExceeded) as error:
-        _no_server(server, error)
+        no_server(server, error)
     except CallError as error:
-        _fail(f"{error.code.name}: {error}", RUN_FAILED)
+        fail(f"{error.code.name}: {error}", RUN_FAILED)
     except ChoiceUnclear as error:
         raise click.UsageError(f"{error} (--model)") from error
 
@@ -336,9 +327,9 @@ def _ceiling(plan: LoadPlan, *, seconds: float | None = None) -> Ceiling:
         with console.status("measuring what the generator itself can send"):
             found = measure_ceiling(plan) if seconds is None else measure_ceiling(plan, seconds=seconds)
     except (CeilingUnknown, TextsUnreadable) as error:
-        _fail(str(error), RUN_FAILED)
+        fail(str(error), RUN_FAILED)
     except KeyboardInterrupt:
-        _fail("interrupted before anything was measured", INTERRUPTED)
+        fail("interrupted before anything was measured", INTERRUPTED)
     if seconds is None:
         console.print(ceiling_line(found), style="dim", highlight=False, soft_wrap=True)
     else:
@@ -386,11 +377,11 @@ def _run(
             except KeyboardInterrupt:
                 break
             except (Unavailable, DeadlineExceeded) as error:
-                _no_server(plan.address, error)
+                no_server(plan.address, error)
             except ChoiceUnclear as error:
                 raise click.UsageError(str(error)) from error
             except (CallError, LoadTestError, TextsUnreadable, OSError) as error:
-                _fail(str(error), RUN_FAILED)
+                fail(str(error), RUN_FAILED)
         yield replace(run, reports=tuple(report for report in run.reports if report.backends))
         if run.interrupted:
             break
