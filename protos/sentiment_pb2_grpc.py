@@ -82,7 +82,7 @@ class SentimentServiceServicer:
 
     def Compare(self, request, context):
         """Asks several backends of a model for the same texts at once, and holds their answers against each other. A
-        backend that fails has its error; the others answer.
+        backend that fails, or is late, has its error; the others answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -12,11 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.errors import BackendUnavailable, InvalidInput, LockstepError, ModelNotFound, ModelNotReady
+from server.core.errors import (
+    BackendUnavailable,
+    DeadlineExceeded,
+    InvalidInput,
+    LockstepError,
+    ModelNotFound,
+    ModelNotReady,
+)
 from server.core.messages import Answer, ModelRef, Prediction, PredictRequest
 from server.gateway import Gateway, ServedModel
+from server.scheduling.backend import Backend
 
-_OF_BACKEND = (BackendUnavailable, ModelNotReady)
+_OF_BACKEND = (BackendUnavailable, ModelNotReady, DeadlineExceeded)
+_MOST_TO_ANSWER_NS = 1_000_000_000
 _Probabilities = NDArray[np.float64]  # [text, label]; NaN where the text has no answer
 
 
@@ -66,7 +75,7 @@ class Comparison:
 
 
 async def compare(gateway: Gateway, request: CompareRequest) -> Comparison:
-    """Ask the backends; one that fails has its error, and the others answer.
+    """Ask the backends; one that fails, or is late, has its error, and the others answer.
 
     Raises `InvalidInput`, `ModelNotFound`, `BackendNotFound` where nobody can be asked.
     """
@@ -78,7 +87,10 @@ async def compare(gateway: Gateway, request: CompareRequest) -> Comparison:
     version = served.manifest.version
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(_ask(gateway, request, ModelRef(served.manifest.name, version, name))) for name in names
+            group.create_task(
+                _ask(gateway, request, ModelRef(served.manifest.name, version, name), served.batcher.backend(name))
+            )
+            for name in names
         ]
     outcomes = {name: task.result() for name, task in zip(names, tasks, strict=True)}
     if any(isinstance(one, ModelNotFound) for one in outcomes.values()) and gateway.model(ref) is not served:
@@ -124,7 +136,9 @@ def agreement(answers: Sequence[_Probabilities]) -> Agreement:
     )
 
 
-async def _ask(gateway: Gateway, request: CompareRequest, ref: ModelRef) -> Prediction | LockstepError:
+async def _ask(
+    gateway: Gateway, request: CompareRequest, ref: ModelRef, backend: Backend
+) -> Prediction | LockstepError:
     """Ask one backend; where no row could be executed because of it, that is its error."""
     try:
         prediction = await gateway.predict(
@@ -135,13 +149,24 @@ async def _ask(gateway: Gateway, request: CompareRequest, ref: ModelRef) -> Pred
                 decoded_ns=request.decoded_ns,
                 truncate=request.truncate,
                 priority=request.priority,
-                deadline_ns=request.deadline_ns,
+                deadline_ns=_deadline_of_rows_ns(request),
             )
         )
     except LockstepError as error:
         return error
     faults = [outcome for outcome in prediction.outcomes if isinstance(outcome, _OF_BACKEND)]
-    return faults[0] if len(faults) == len(prediction.outcomes) else prediction
+    if len(faults) < len(prediction.outcomes):
+        return prediction
+    if isinstance(faults[0], DeadlineExceeded) and backend.starting and not backend.ready:
+        return DeadlineExceeded("the backend was still starting when the time was over: ask again, or with more time")
+    return faults[0]
+
+
+def _deadline_of_rows_ns(request: CompareRequest) -> int | None:
+    """Return until when rows are waited for: short of the call's deadline, so that who answered in time is told."""
+    if request.deadline_ns is None:
+        return None
+    return request.deadline_ns - min(_MOST_TO_ANSWER_NS, (request.deadline_ns - request.received_ns) // 10)
 
 
 def _model_only(name: str) -> ModelRef:

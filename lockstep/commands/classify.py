@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from lockstep.commands.asking import asking
 from lockstep.commands.credentials import credential_options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from clients import Credentials, Result
+    from clients import Comparison, Credentials, Result, RowError, ServedModel, SyncSentimentClient
 
-    Answers = list[tuple[str, list[Result]]]  # (backend or "", a result for each text)
+ROW_FAILED = 1  # exit code
+CALL_S, COMPARE_S = 30.0, 120.0
+"""Of a call by default. Comparing starts the backends that do not run, and a framework takes its time."""
 
-ROW_FAILED, CALL_FAILED, NO_SERVER = 1, 3, 4  # exit codes; 2 is click's own, for usage
-CONNECT_S = 3.0
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What was asked of one backend, or of whichever the server chose."""
+
+    backend: str  # empty: the server chose
+    results: Sequence[Result]  # one for each text; none where there is an error
+    error: RowError | None = None  # why the backend failed as a whole
+
+    def to(self, row: int) -> Result:
+        """Return what became of one text."""
+        return self.error or self.results[row]
 
 
 @click.command("classify")
@@ -34,7 +49,14 @@ CONNECT_S = 3.0
 @click.option("--backend", metavar="NAME", help="Pin the texts to this backend; else the server chooses.")
 @click.option("--all-backends", is_flag=True, help="Ask every backend of the model and compare the answers.")
 @click.option("--truncate", is_flag=True, help="Cut a text that is too long instead of refusing it.")
-@click.option("--timeout", "timeout_s", default=30.0, show_default=True, metavar="SECONDS", help="Retries included.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.0, min_open=True),
+    metavar="SECONDS",
+    help=f"Retries included. [default: {CALL_S:g}; with --all-backends, which starts those that do not run, "
+    f"{COMPARE_S:g}]",
+)
 @credential_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object for each text and backend.")
 def classify(
@@ -44,7 +66,7 @@ def classify(
     backend: str | None,
     all_backends: bool,
     truncate: bool,
-    timeout_s: float,
+    timeout_s: float | None,
     credentials: Credentials,
     as_json: bool,
 ) -> None:
@@ -58,38 +80,54 @@ def classify(
     if backend is not None and all_backends:
         raise click.UsageError("--backend and --all-backends exclude each other")
     asked = _texts(texts)
+    if timeout_s is None:
+        timeout_s = COMPARE_S if all_backends else CALL_S
+    from clients.choice import choose_backends, choose_model
 
-    import asyncio
-
-    from clients import CallError
-    from clients.choice import ChoiceUnclear
-
-    try:
-        name, answers = asyncio.run(
-            _ask(
-                asked,
-                server=server,
-                model=model,
-                backend=backend,
-                all_backends=all_backends,
-                truncate=truncate,
-                timeout_s=timeout_s,
-                credentials=credentials,
-            )
-        )
-    except (ChoiceUnclear, ValueError) as error:
-        raise click.UsageError(str(error)) from error
-    except CallError as error:
-        _fail(f"{error.code.name}: {error}", CALL_FAILED)
-
+    comparison: Comparison | None = None
+    with asking(server, timeout_s, credentials) as client:
+        chosen = choose_model(client.models(), model)
+        if all_backends:
+            comparison = _compare(client, chosen, asked, truncate=truncate, timeout_s=timeout_s)
+            answers = [_Answers(one.backend, one.results, one.error) for one in comparison.backends]
+        else:
+            if backend is not None:
+                choose_backends(chosen, (backend,))
+            answers = [
+                _Answers(backend or "", client.classify(asked, model=chosen.name, backend=backend, truncate=truncate))
+            ]
     if as_json:
-        click.echo(json.dumps(_documents(asked, name, answers), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_documents(asked, chosen.name, answers), indent=2, ensure_ascii=False))
     else:
-        _print(asked, name, answers)
+        _print(asked, chosen.name, answers, [] if comparison is None else _verdicts(comparison))
     from clients import RowError
 
-    if any(isinstance(result, RowError) for _, results in answers for result in results):
+    if any(isinstance(one.to(row), RowError) for one in answers for row in range(len(asked))):
         raise click.exceptions.Exit(ROW_FAILED)
+
+
+def _compare(
+    client: SyncSentimentClient, model: ServedModel, texts: Sequence[str], *, truncate: bool, timeout_s: float
+) -> Comparison:
+    """Ask every backend at once; says whom it waits for where some do not run yet."""
+    starting = [backend.name for backend in model.backends if not backend.ready]
+    note = f"Waiting for {', '.join(starting)} to start, {timeout_s:g} s at most (--timeout)"
+    with _shown(note) if starting else contextlib.nullcontext():
+        return client.compare(texts, model=model.name, truncate=truncate)
+
+
+@contextlib.contextmanager
+def _shown(note: str) -> Iterator[None]:
+    """Show a note on standard error while the block runs: moving in a terminal, a line elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(note):
+            yield
+    else:
+        click.echo(note, err=True)
+        yield
 
 
 def _texts(arguments: tuple[str, ...]) -> list[str]:
@@ -102,55 +140,16 @@ def _texts(arguments: tuple[str, ...]) -> list[str]:
     return texts
 
 
-def _fail(message: str, exit_code: int) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
-    raise click.exceptions.Exit(exit_code)
-
-
-async def _ask(
-    texts: list[str],
-    *,
-    server: str,
-    model: str | None,
-    backend: str | None,
-    all_backends: bool,
-    truncate: bool,
-    timeout_s: float,
-    credentials: Credentials,
-) -> tuple[str, Answers]:
-    import asyncio
-
-    from clients import DeadlineExceeded, SentimentClient, Unavailable
-    from clients.choice import choose_backends, choose_model
-
-    async with SentimentClient(server, timeout_s=timeout_s, credentials=credentials) as client:
-        try:
-            await client.live(timeout_s=min(CONNECT_S, timeout_s))
-        except (Unavailable, DeadlineExceeded) as error:
-            _fail(f"no server answers at {server}: {error}\nStart one with: lockstep serve", NO_SERVER)
-        chosen = choose_model(await client.models(), model)
-        if all_backends:
-            backends: Sequence[str | None] = choose_backends(chosen, ())
-        elif backend is not None:
-            backends = choose_backends(chosen, (backend,))
-        else:
-            backends = (None,)
-        answers = await asyncio.gather(
-            *(client.classify(texts, model=chosen.name, backend=pinned, truncate=truncate) for pinned in backends)
-        )
-    return chosen.name, [(pinned or "", results) for pinned, results in zip(backends, answers, strict=True)]
-
-
-def _documents(texts: list[str], model: str, answers: Answers) -> list[dict[str, Any]]:
+def _documents(texts: list[str], model: str, answers: list[_Answers]) -> list[dict[str, Any]]:
     from clients import RowError
 
     documents: list[dict[str, Any]] = []
     for row, text in enumerate(texts):
-        for pinned, results in answers:
-            result = results[row]
+        for one in answers:
+            result = one.to(row)
             document: dict[str, Any] = {"text": text, "model": model}
             if isinstance(result, RowError):
-                document["backend"] = pinned or None
+                document["backend"] = one.backend or None
                 document["error"] = {
                     "kind": result.kind,
                     "code": result.code.name,
@@ -172,7 +171,7 @@ def _documents(texts: list[str], model: str, answers: Answers) -> list[dict[str,
     return documents
 
 
-def _print(texts: list[str], model: str, answers: Answers) -> None:
+def _print(texts: list[str], model: str, answers: list[_Answers], verdicts: list[str]) -> None:
     from dataclasses import fields
 
     from rich import box
@@ -202,14 +201,15 @@ def _print(texts: list[str], model: str, answers: Answers) -> None:
     times.add_column("backend", no_wrap=True)
     for phase in (*(field.name.removesuffix("_ms") for field in fields(Phases)), "total"):
         times.add_column(phase, justify="right", no_wrap=True)
-    failures: list[str] = []
+    failures = [f"{one.backend}: {one.error.message}" for one in answers if one.error is not None]
     for row, text in enumerate(texts):
-        for index, (pinned, results) in enumerate(answers):
-            result = results[row]
+        for index, one in enumerate(answers):
+            result = one.to(row)
             number, shown = (str(row + 1), Text(text)) if index == 0 else ("", Text())
             if isinstance(result, RowError):
-                labels.add_row(number, shown, pinned, Text(result.kind, "red"))
-                failures.append(f"text {row + 1}{f' on {pinned}' * bool(pinned)}: {result.message}")
+                labels.add_row(number, shown, one.backend, Text(result.kind, "red"))
+                if one.error is None:
+                    failures.append(f"text {row + 1}{f' on {one.backend}' * bool(one.backend)}: {result.message}")
                 continue
             tokens = f"{result.tokens}{' (cut)' * result.truncated}"
             labels.add_row(
@@ -220,27 +220,38 @@ def _print(texts: list[str], model: str, answers: Answers) -> None:
     console.print(labels)
     if times.row_count:
         console.print(times)
-    if len(answers) > 1:
-        console.print(_agreement(answers), highlight=False)
+    for verdict in verdicts:
+        console.print(verdict, highlight=False)
     for failure in failures:
         console.print(Text(failure, "red"))
 
 
-def _agreement(answers: Answers) -> str:
-    """Say whether every backend gave every text the same label, and how far probabilities differ at most."""
+def _verdicts(comparison: Comparison) -> list[str]:
+    """Say how far answers are apart, as the server measured it: of exact backends together, of each variant alone."""
     from clients import Prediction
 
-    agree, widest, compared = True, 0.0, 0
-    for results in zip(*(results for _, results in answers), strict=True):
-        predictions = [result for result in results if isinstance(result, Prediction)]
-        if len(predictions) < 2:
+    if len(comparison.backends) < 2:
+        return []
+    verdicts = []
+    together = comparison.agreement
+    if together.texts:
+        exact = [one for one in comparison.backends if one.held_to_float32]
+        answered = sum(any(isinstance(result, Prediction) for result in one.results) for one in exact)
+        same = "agree on every label" if not together.labels_differ else "DISAGREE on a label"
+        verdicts.append(
+            f"{answered} backends {same}; their probabilities differ by {together.largest_difference:.1e} at most."
+        )
+    for one in comparison.backends:
+        apart = one.agreement
+        if one.held_to_float32 or one.backend == comparison.reference or not apart.texts:
             continue
-        compared += 1
-        agree &= len({prediction.label for prediction in predictions}) == 1
-        for label in predictions[0].probabilities:
-            found = [prediction.probabilities[label] for prediction in predictions]
-            widest = max(widest, max(found) - min(found))
-    if not compared:
-        return "No text was answered by two backends."
-    verdict = "agree on every label" if agree else "DISAGREE on a label"
-    return f"{len(answers)} backends {verdict}; their probabilities differ by {widest:.1e} at most."
+        same = (
+            "gives the same labels as"
+            if not apart.labels_differ
+            else f"gives {apart.labels_differ} of {apart.texts} texts another label than"
+        )
+        verdicts.append(
+            f"{one.backend}, a variant, {same} {comparison.reference}; "
+            f"probabilities differ by {apart.largest_difference:.1e} at most."
+        )
+    return verdicts or ["No text was answered by two backends."]
