@@ -13,17 +13,21 @@ class ChoiceUnclear(ClientError):
 
 
 def choose_model(served: Sequence[ServedModel], wanted: str | None) -> ServedModel:
-    """Return the model of that name, or the only one; raises `ChoiceUnclear`."""
-    listed = ", ".join(model.name for model in served)
-    if not served:
-        raise ChoiceUnclear("the server serves no model")
-    if wanted is None:
-        if len(served) == 1:
-            return served[0]
-        raise ChoiceUnclear(f"which model? The server serves: {listed}")
+    """Return the model of that name, or the only one that takes calls; raises `ChoiceUnclear`.
+
+    One that was refused or unloaded is listed without backends: whoever names it hears the reason from the server.
+    """
     for model in served:
         if model.name == wanted:
             return model
+    taking_calls = [model for model in served if model.backends or model.ready]
+    listed = ", ".join(model.name for model in taking_calls)
+    if not taking_calls:
+        raise ChoiceUnclear("the server serves no model")
+    if wanted is None:
+        if len(taking_calls) == 1:
+            return taking_calls[0]
+        raise ChoiceUnclear(f"which model? The server serves: {listed}")
     raise ChoiceUnclear(f"the server has no model {wanted!r}; it serves: {listed}")
 
 

@@ -13,6 +13,16 @@ def test_the_only_model_needs_no_name() -> None:
     assert choose_model([served("a"), served("b")], "b").name == "b"
 
 
+def test_a_model_that_takes_no_calls_is_no_other_choice_and_can_be_named_to_hear_why() -> None:
+    gone = ServedModel("gone", "1", "UNAVAILABLE", "unloaded", ())
+    assert choose_model([gone, served("a", "x")], None).name == "a"
+    assert choose_model([gone, served("a", "x")], "gone") is gone
+    with pytest.raises(ChoiceUnclear, match="serves no model"):
+        choose_model([gone], None)
+    with pytest.raises(ChoiceUnclear, match=r"no model 'b'; it serves: a$"):
+        choose_model([gone, served("a", "x")], "b")
+
+
 def test_an_unclear_choice_lists_what_there_is() -> None:
     with pytest.raises(ChoiceUnclear, match=r"which model.*: a, b"):
         choose_model([served("a"), served("b")], None)
