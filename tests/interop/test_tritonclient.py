@@ -90,9 +90,10 @@ async def test_the_synchronous_client_works_unchanged(served: Served, triton_pyt
 
     (whole,) = told["statistics"]["model_stats"]
     answered = len(answers) + len(told["async"])
-    assert int(whole["inference_stats"]["success"]["count"]) in (answered, answered + 1)  # the cancelled one, perhaps
+    # The cancelled call and the one that was given a microsecond may have been answered all the same.
+    assert int(whole["inference_stats"]["success"]["count"]) - answered in (0, 1, 2)
     rows = sum(len(one["outputs"]["label"]) for one in [*answers.values(), *told["async"]])
-    assert int(whole["inference_count"]) in (rows, rows + 3)
+    assert int(whole["inference_count"]) - rows in (0, 3, 6)
     assert [one["name"] for one in told["all_statistics"]["model_stats"]] == list(states)
 
 
