@@ -2,11 +2,13 @@
 
 Reads `<repository>/<model>/<version>/`. A version that is not exactly what its manifest says is refused
 with the reason, and the other models go on: an older version is never served in its place unasked.
-Names that begin with a dot are not models (publishing stages there).
+Names that begin with a dot are not models (publishing stages there), nor is a folder that no model could have the
+name of and that holds no version, such as a file system's own lost+found.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -89,16 +91,24 @@ def scan(repository: Path) -> Catalog:
 
 def highest_versions(repository: Path) -> dict[str, int]:
     """Return the highest version of each model that has one, unread; raises `OSError` where there is no repository."""
-    found = ((name, _highest_version(repository / name)) for name in _models(repository))
-    return {name: version for name, version in found if version is not None}
+    found = {}
+    for name in _models(repository):
+        with contextlib.suppress(OSError):  # `read_latest` tells of it where it is asked for
+            found[name] = _highest_version(repository / name)
+    return {name: version for name, version in found.items() if version is not None}
 
 
 def read_latest(repository: Path, name: str) -> PublishedModel:
     """Read a model's highest version; raises `RefusedError`, `FileNotFoundError` where there is no such model."""
+    if name not in (known := _models(repository)):
+        raise FileNotFoundError(f"no model {name!r} is in the repository; there are: {', '.join(known)}")
+    if not _may_be_a_model(name):
+        raise RefusedError(f"{name!r} is no name of a model: letters, digits, dots, underscores and hyphens are")
     folder = repository / name
-    if not re.fullmatch(MODEL_NAME_PATTERN, name) or name.startswith(".") or not folder.is_dir():
-        raise FileNotFoundError(f"no model {name!r} is in the repository; there are: {', '.join(_models(repository))}")
-    version = _highest_version(folder)
+    try:
+        version = _highest_version(folder)
+    except OSError as error:
+        raise RefusedError(f"{name}: cannot be read: {error.strerror}") from error
     if version is None:
         raise RefusedError(f"{name}: holds no version (a folder named by a positive integer)")
     try:
@@ -112,11 +122,17 @@ def read_version(folder: Path) -> PublishedModel:
     """Read `<model>/<version>` and check every file of it; raises `RefusedError` naming what is wrong."""
     where = f"{folder.parent.name}/{folder.name}"
     try:
+        return _read_version(folder, where)
+    except OSError as error:
+        file = Path(error.filename).name if error.filename else "it"
+        raise RefusedError(f"{where}: {file[:80]} cannot be read: {error.strerror}") from error
+
+
+def _read_version(folder: Path, where: str) -> PublishedModel:
+    try:
         manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
     except FileNotFoundError as error:
         raise RefusedError(f"{where}: {MANIFEST_FILE} is missing") from error
-    except OSError as error:
-        raise RefusedError(f"{where}: {MANIFEST_FILE} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
         field_name = ".".join(str(part) for part in first["loc"]) or "the document"
@@ -163,13 +179,10 @@ def _check_file(where: str, folder: Path, file: str, sha256: str) -> int:
             raise RefusedError(f"{where}: {file} is or passes through a symbolic link")
     if not path.is_file():
         raise RefusedError(f"{where}: {file} is missing")
-    try:
-        found = path.stat()
-        if found.st_nlink > 1:
-            raise RefusedError(f"{where}: {file} is a hard link: its content can change from outside the folder")
-        actual = sha256_of(path)
-    except OSError as error:
-        raise RefusedError(f"{where}: {file} cannot be read: {error.strerror}") from error
+    found = path.stat()
+    if found.st_nlink > 1:
+        raise RefusedError(f"{where}: {file} is a hard link: its content can change from outside the folder")
+    actual = sha256_of(path)
     if actual != sha256:
         raise RefusedError(f"{where}: {file} has sha256 {actual[:12]}…, the manifest says {sha256[:12]}…")
     return found.st_size
@@ -187,7 +200,26 @@ def _check_references(where: str, folder: Path, file: str, artifact: Artifact) -
 
 
 def _models(repository: Path) -> list[str]:
-    return sorted(one.name for one in repository.iterdir() if not one.name.startswith(".") and one.is_dir())
+    folders = (one for one in repository.iterdir() if not one.name.startswith(".") and _is_folder(one))
+    return sorted(one.name for one in folders if _may_be_a_model(one.name) or _holds_versions(one))
+
+
+def _may_be_a_model(name: str) -> bool:
+    return re.fullmatch(MODEL_NAME_PATTERN, name) is not None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return True  # what it is cannot be seen: whoever reads it is told why
+
+
+def _holds_versions(folder: Path) -> bool:
+    try:
+        return _highest_version(folder) is not None
+    except OSError:
+        return False
 
 
 def _highest_version(folder: Path) -> int | None:

@@ -2,12 +2,12 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from server.repository.catalog import RefusedError, read_version, scan
+from server.repository.catalog import RefusedError, highest_versions, read_latest, read_version, scan
 from server.repository.manifest import MANIFEST_FILE
 from tests import doubles
 
@@ -30,6 +30,38 @@ def test_a_corrupt_model_is_refused_and_the_others_are_not(tmp_path: Path) -> No
     catalog = scan(tmp_path)
     assert list(catalog.models) == ["sound"]
     assert "onnx/model has sha256" in catalog.refused["broken"].reason
+
+
+def test_a_folder_that_no_model_could_be_stops_nobody(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "sound")
+    (tmp_path / "lost+found").mkdir()
+    doubles.publish(tmp_path, "badname").parent.rename(tmp_path / "bad name")
+    catalog = scan(tmp_path)
+    assert list(catalog.models) == ["sound"]
+    assert list(catalog.refused) == ["bad name"]
+    assert "is no name of a model" in catalog.refused["bad name"].reason
+    with pytest.raises(FileNotFoundError, match=r"no model '\.\./sound' is .*there are: bad name, sound"):
+        read_latest(tmp_path, "../sound")
+
+
+def test_what_cannot_be_read_is_refused_and_the_others_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    doubles.publish(tmp_path, "sound")
+    locked = doubles.publish(tmp_path, "locked").parent
+    long_named = doubles.publish(tmp_path, "long") / MANIFEST_FILE
+    long_named.write_text(long_named.read_text().replace("onnx/model", "o" * 300))
+    iterdir = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    catalog = scan(tmp_path)
+    assert list(catalog.models) == ["sound"]
+    assert catalog.refused["locked"].reason == "locked: cannot be read: Permission denied"
+    assert "cannot be read: File name too long" in catalog.refused["long"].reason
+    assert highest_versions(tmp_path) == {"long": 1, "sound": 1}
 
 
 def test_an_older_version_is_not_served_in_place_of_a_corrupt_one(tmp_path: Path) -> None:
