@@ -41,6 +41,7 @@ def main() -> None:
 def _serve(connection: socket.socket) -> None:
     buffer = bytearray(1 << 16)
     adapter: Adapter | None = None
+    labels = 0
     while True:
         kind, batch, rows, length, payload_bytes = HEADER.unpack(_receive(connection, buffer, HEADER.size))
         if payload_bytes > len(buffer):
@@ -49,13 +50,14 @@ def _serve(connection: socket.socket) -> None:
         try:
             if kind == Kind.LOAD:
                 started = time.monotonic()
-                adapter = _load(json.loads(bytes(payload)))
+                request = json.loads(bytes(payload))
+                adapter, labels = _load(request), request["artifact"]["labels"]
                 gc.collect()
                 gc.freeze()  # the framework's objects live as long as we do: do not walk them again
                 report = {"versions": adapter.versions, "seconds": time.monotonic() - started}
                 _send(connection, Kind.LOADED, (0, 0, 0), json.dumps(report).encode())
             elif kind == Kind.EXECUTE and adapter is not None:
-                _execute(connection, adapter, batch, rows, length, payload)
+                _execute(connection, adapter, labels, batch, (rows, length), payload)
             else:
                 raise ValueError(f"unexpected frame of kind {kind}")
         except Exception as error:  # reported to the gateway, which decides what becomes of the rows
@@ -64,8 +66,9 @@ def _serve(connection: socket.socket) -> None:
 
 
 def _execute(
-    connection: socket.socket, adapter: Adapter, batch: int, rows: int, length: int, payload: memoryview
+    connection: socket.socket, adapter: Adapter, labels: int, batch: int, shape: tuple[int, int], payload: memoryview
 ) -> None:
+    rows, length = shape
     ids_bytes = rows * length * 8
     ids = np.frombuffer(payload[:ids_bytes], dtype=np.int64).reshape(rows, length)
     lengths = np.frombuffer(payload[ids_bytes:], dtype=np.int64)
@@ -74,8 +77,8 @@ def _execute(
     outputs = adapter.execute(ids, lengths)
     end_ns = time.monotonic_ns()
     cpu_ns = time.process_time_ns() - cpu_ns
-    if outputs.ndim != 2 or outputs.shape[0] != rows:
-        raise ValueError(f"the artifact answered {list(outputs.shape)} for {rows} rows")
+    if outputs.shape != (rows, labels):
+        raise ValueError(f"the artifact answered {list(outputs.shape)} for {rows} rows of {labels} labels")
     times = DONE_TIMES.pack(start_ns, end_ns, cpu_ns)
     _send(connection, Kind.DONE, (batch, rows, outputs.shape[1]), times + outputs.tobytes())
 

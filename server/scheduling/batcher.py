@@ -51,6 +51,7 @@ from server.text.padding import pad
 
 _log = logging.getLogger("lockstep.batcher")
 
+_INTERNAL = "internal error; the server's log tells more"
 _LEAST_RETRY_S, _MOST_RETRY_S = 0.1, 5.0
 """Of the pushback of a refused call, which is the time until what waits now is gone."""
 _QUIET_TURNS = 8
@@ -364,11 +365,13 @@ class Batcher:
         watcher = asyncio.create_task(self._notify_of_death(backend, worker))
         feeds = [self._feed(backend, number, worker, tenant) for _ in range(1 + backend.spec.prepare_ahead)]
         try:
-            for ended in await asyncio.gather(*feeds, return_exceptions=True):
-                if isinstance(ended, BackendUnavailable) and worker in backend.workers:
-                    backend.worker_died(worker, str(ended))
-                if ended is not None:
-                    raise ended
+            errors = [ended for ended in await asyncio.gather(*feeds, return_exceptions=True) if ended is not None]
+            for bug in errors:
+                if not isinstance(bug, BackendUnavailable):
+                    raise bug
+            for death in errors:
+                backend.worker_died(worker, str(death))
+                raise death
         finally:
             backend.worker_stopped(worker)
             watcher.cancel()
@@ -376,8 +379,14 @@ class Batcher:
 
     async def _feed(self, backend: Backend, number: int, worker: WorkerProcess, tenant: Tenant) -> None:
         """Give a worker batches, one after the other; several feeds keep the next one ready for it."""
-        while rows := await self._next_batch(backend, number, worker, tenant):
-            await self._execute(backend, worker, rows)
+        try:
+            while rows := await self._next_batch(backend, number, worker, tenant):
+                await self._execute(backend, worker, rows)
+        except BackendUnavailable:
+            raise
+        except Exception:  # a bug of ours: the worker's other feeds end too, their rows go to the quarantine
+            await worker.kill()
+            raise
 
     async def _next_batch(
         self, backend: Backend, number: int, worker: WorkerProcess, tenant: Tenant
@@ -433,6 +442,13 @@ class Batcher:
         self._executing += 1
         try:
             await self._execute_batch(backend, worker, rows)
+        except BackendUnavailable:
+            raise
+        except Exception:  # a bug of ours: these rows are in nobody's hands any more
+            for row in rows:
+                if row.call.outcomes[row.index] is None:
+                    self._fail(row, RowFailed(_INTERNAL))
+            raise
         finally:
             self._executing -= 1
             self._settled.notify()
@@ -501,7 +517,7 @@ class Batcher:
     def _ended_by_bug(self, loop: str, error: BaseException) -> LockstepError:
         """Say it loudly, and fail the rows that wait: they may be what it cannot bear. Returns what they are told."""
         _log.critical("%s ended unexpectedly", loop, exc_info=error)
-        told = RowFailed("internal error; the server's log tells more")
+        told = RowFailed(_INTERNAL)
         self._backlog.fail_where(lambda row: True, told)
         return told
 

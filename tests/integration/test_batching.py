@@ -328,3 +328,32 @@ async def test_a_plan_that_fails_by_our_fault_fails_the_rows_that_wait_and_the_b
     assert "a bug of ours" not in failed.error.message
     assert "ended unexpectedly" in caplog.text
     check("good", *await classify(served, "good"))
+
+
+async def test_rows_of_a_batch_that_a_bug_of_ours_meets_after_its_execution_are_answered(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    batcher = served.batcher("model")
+    backend = batcher.backend(ONNX)
+    sound = backend.spec
+
+    def broken(*_: object) -> NoReturn:
+        backend.spec = sound
+        raise IndexError("a bug of ours")
+
+    backend.spec = replace(sound, probabilities=broken)
+    results = await classify(served, "good", "bad")
+    assert [one.error.kind for one in results] == ["RowFailed", "RowFailed"]
+    assert "a bug of ours" not in results[0].error.message
+    await eventually(lambda: "ended unexpectedly" in caplog.text)
+    check("good", *await classify(served, "good"))
+
+
+async def test_an_artifact_that_answers_in_another_shape_than_published_fails_row_by_row(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    adapters = doubles.ADAPTERS | {"onnxruntime": "tests.doubles:ShapelessAdapter"}
+    async with serving(tmp_path, adapters, max_workers=1) as served:
+        results = await classify(served, "good", "bad film")
+        assert [one.error.kind for one in results] == ["RowFailed", "RowFailed"]
+        (sound,) = await classify(served, "good", model=f"model@{SAVED_MODEL}")
+        check("good", sound)
