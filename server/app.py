@@ -110,12 +110,14 @@ class App:
         self._grpc.add_generic_rpc_handlers((self._guard,))
         try:
             if tls is None:
-                self.grpc_port = self._grpc.add_insecure_port(self.config.grpc)
+                self.grpc_port = self._grpc.add_insecure_port(str(self.config.grpc))
             else:
-                self.grpc_port = self._grpc.add_secure_port(self.config.grpc, _credentials(tls))
+                self.grpc_port = self._grpc.add_secure_port(str(self.config.grpc), _credentials(tls))
         except RuntimeError as error:
-            raise ConfigurationError(f"cannot listen on {self.config.grpc} (gRPC): is it in use?") from error
-        host, _, port = self.config.http.rpartition(":")
+            raise ConfigurationError(
+                f"cannot listen on {self.config.grpc} (gRPC): is it in use, or not ours?"
+            ) from error
+        http = self.config.http
         calls = Calls(self.gateway, self.statistics, self.recent, self.config.max_text_bytes)
         pages = application(calls, self.metrics.registry)
         if tokens is not None:
@@ -128,11 +130,11 @@ class App:
         try:
             context = tls.context if tls is not None else None
             self._door = await open_door(
-                self._web.server, host.strip("[]"), int(port), most=self.config.max_connections, ssl_context=context
+                self._web.server, http.host, http.port, most=self.config.max_connections, ssl_context=context
             )
         except OSError as error:
             await self._web.cleanup()
-            raise ConfigurationError(f"cannot listen on {self.config.http} (HTTP): {error.strerror}") from error
+            raise ConfigurationError(f"cannot listen on {http} (HTTP): {error.strerror}") from error
         self.http_port = self._door.sockets[0].getsockname()[1]
         for served in self.gateway.models.values():
             served.batcher.start()
@@ -141,7 +143,7 @@ class App:
             watcher = Watcher(self.config.repository, self.gateway, self.loader, self.config.watch_repository)
             self._background.append(asyncio.create_task(watcher.run()))
         await self._grpc.start()
-        _log.info("serving gRPC on port %d, HTTP on port %d", self.grpc_port, self.http_port)
+        _log.info("gRPC listens on %s, HTTP on %s", self.config.grpc.at(self.grpc_port), http.at(self.http_port))
 
     async def ready(self) -> None:
         """Wait until every model has a ready backend."""

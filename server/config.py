@@ -21,14 +21,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from server.core.address import Address
 from server.core.errors import LockstepError
 from server.logs import LogFormat
 from server.scheduling.policy import Order
 
 PolicyName = Literal["least_cost", "token_budget", "first_come", "none"]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _address(value: object) -> Address:
+    if isinstance(value, Address):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("an address is text: write host:port")
+    return Address.parse(value)
+
+
+def _port_address(value: object) -> Address:
+    """Read an address of the HTTP port, which has no Unix socket: browsers and scrapers could not reach it."""
+    address = _address(value)
+    if address.path is not None:
+        raise ValueError("the HTTP port takes no unix: address: write host:port")
+    return address
+
+
+Listen = Annotated[Address, BeforeValidator(_address), PlainSerializer(str)]
+ListenTcp = Annotated[Address, BeforeValidator(_port_address), PlainSerializer(str)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")]
 
 
@@ -73,8 +94,12 @@ class ServerConfig(_Section):
 
     repository: Annotated[Path, Field(description="Folder of published models.")] = Path("models")
     state: Annotated[Path, Field(description="Folder of the server's own, for measured costs.")] = Path(".state")
-    grpc: Annotated[str, Field(description="Address of the gRPC port; port 0 takes any.")] = "127.0.0.1:8001"
-    http: Annotated[str, Field(description="Address of the HTTP port.")] = "127.0.0.1:8002"
+    grpc: Annotated[
+        Listen, Field(description="Address of the gRPC port: host:port, [IPv6]:port or unix:PATH; port 0 takes any.")
+    ] = Address("127.0.0.1", 8001)
+    http: Annotated[
+        ListenTcp, Field(description="Address of the HTTP port: host:port or [IPv6]:port; port 0 takes any.")
+    ] = Address("127.0.0.1", 8002)
 
     tls_cert: Annotated[Path | None, Field(description="PEM file of the certificate chain, for both ports.")] = None
     tls_key: Annotated[Path | None, Field(description="PEM file of its key.")] = None
@@ -172,7 +197,20 @@ class ServerConfig(_Section):
     def read(cls, file: Path | None, flags: Mapping[str, Any]) -> ServerConfig:
         """Read a file, if there is one, and flags over it.
 
-        Raises `OSError`, `tomllib.TOMLDecodeError`, `pydantic.ValidationError`.
+        Raises `ConfigurationError` where the file is no TOML, `pydantic.ValidationError` for what is in it.
         """
-        document = tomllib.loads(file.read_text(encoding="utf-8")) if file is not None else {}
+        document = _document(file) if file is not None else {}
         return cls.model_validate({**document, **flags})
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{file}: byte {error.start} is not UTF-8, as TOML must be: save it as that"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{file}: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error

@@ -8,10 +8,13 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import sys
+from types import TracebackType
 from typing import Literal, TextIO
 
 from server.core import request_id
 
+_log = logging.getLogger("lockstep")
 LogFormat = Literal["text", "json"]
 
 
@@ -20,6 +23,13 @@ def configure(log_format: LogFormat, stream: TextIO) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    if log_format == "json":  # whatever is written is an object
+        logging.captureWarnings(True)
+        sys.excepthook = _log_uncaught
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    _log.critical("ended by %s", kind.__name__, exc_info=(kind, error, traceback))
 
 
 class TextFormatter(logging.Formatter):

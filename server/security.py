@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 
 from server.config import ServerConfig
+from server.core.address import Address
 from server.core.errors import LockstepError
 from server.core.tokens import Tokens
 from server.tls import TlsFiles
@@ -38,9 +38,9 @@ class Security:
             except (OSError, ValueError) as error:
                 _log.error("%s not read again, those from before hold: %s", name, error)
 
-    def _judge(self, flag: str, address: str, *, required: bool) -> None:
+    def _judge(self, flag: str, address: Address, *, required: bool) -> None:
         """Say where strangers could call; raises `InsecureConfiguration` where that is `required` not to be."""
-        if is_loopback(address):
+        if address.is_loopback:
             return
         known = self.tokens is not None or (self.tls is not None and self.tls.client_ca is not None)
         missing = [
@@ -54,19 +54,6 @@ class Security:
         if required:
             raise InsecureConfiguration(f"{message}, which --require-auth forbids")
         _log.warning("%s: whoever reaches it can call it, or read what others send", message)
-
-
-def is_loopback(address: str) -> bool:
-    """Whether `host:port` can be reached from this machine only."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _tls(config: ServerConfig) -> TlsFiles | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
 import signal
 import sys
-import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -17,6 +18,9 @@ from server.config import ConfigurationError, ServerConfig
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
+
+_log = logging.getLogger("lockstep.serve")
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,22 +64,41 @@ def serve(config: Path | None, check: bool, **flags: Any) -> None:
 
     from server import logs
 
+    given = {name: value for name, value in flags.items() if value is not None}
     try:
-        given = {name: value for name, value in flags.items() if value is not None}
         configured = ServerConfig.read(config, given)
-        logs.configure(configured.log_format, sys.stderr)
+    except ValidationError as error:
+        raise click.UsageError(_told(error.errors()[0], config, given)) from error
+    except ConfigurationError as error:
+        raise click.UsageError(error.message) from error
+    logs.configure(configured.log_format, sys.stderr)
+    if configured.log_format == "json":  # gRPC's own words are no objects, and it writes past `logging`
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
         if check:
             raise SystemExit(asyncio.run(_check(configured)))
         uvloop.run(_serve(configured))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        what = f"--{name.replace('_', '-')}" if name in given else f"{config}: {name}"
-        raise click.UsageError(f"{what} {first['input']!r}: {first['msg']}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise click.UsageError(f"{config}: {error}") from error
     except ConfigurationError as error:
+        if configured.log_format == "json":
+            _log.critical("%s", error.message)
+            raise SystemExit(click.UsageError.exit_code) from error
         raise click.UsageError(error.message) from error
+
+
+def _told(error: ErrorDetails, config: Path | None, given: Mapping[str, Any]) -> str:
+    """Say which flag or key is wrong, and how."""
+    name = ".".join(str(part) for part in error["loc"])
+    what = f"--{name.replace('_', '-')}" if name in given else f"{config}: {name}"
+    ours = error.get("ctx", {}).get("error")  # of a validator of ours, whose words pydantic would introduce
+    return f"{what} {error['input']!r}: {ours or error['msg']}"
+
+
+def _announce(config: ServerConfig, line: str, **fields: object) -> None:
+    """Say where the server is in its life: a bare line, which scripts wait for, or an object as the log's others."""
+    if config.log_format == "json":
+        _log.info("%s", line, extra={"fields": fields})
+    else:
+        click.echo(line, err=True)
 
 
 async def _serve(config: ServerConfig) -> None:
@@ -98,10 +121,11 @@ async def _serve(config: ServerConfig) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    names = ", ".join(sorted(app.gateway.models))
-    click.echo(f"serving {names} on {config.grpc.rpartition(':')[0]}:{app.grpc_port} (HTTP {app.http_port})", err=True)
+    models, address = sorted(app.gateway.models), config.grpc.at(app.grpc_port)
+    line = f"serving {', '.join(models)} on {address} (HTTP {app.http_port})"
+    _announce(config, line, models=models, grpc=str(address), http=str(config.http.at(app.http_port)))
     await stop.wait()
-    click.echo("draining; a second signal stops at once", err=True)
+    _announce(config, "draining; a second signal stops at once")
     ends = (asyncio.create_task(app.stop()), asyncio.create_task(at_once.wait()))
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if at_once.is_set():

@@ -243,3 +243,33 @@ def test_check_holds_configuration_and_repository_against_each_other(tmp_path: P
     wrong = check(*flags, "--config", str(file))
     assert wrong.returncode == 2
     assert "max_calls" in wrong.stderr
+
+
+async def test_the_grpc_port_may_be_a_socket_of_this_machine(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    socket = f"unix:{tmp_path}/s"
+    async with serving(
+        tmp_path, doubles.ADAPTERS, channel_to=lambda _: grpc.aio.insecure_channel(socket), grpc=socket
+    ) as served:
+        assert (await served.inference.ServerLive(oip.ServerLiveRequest())).live
+
+
+async def test_a_json_log_is_an_object_a_line_from_the_start_to_the_end(tmp_path: Path) -> None:
+    doubles.publish(tmp_path / "models", "model")
+    log = tmp_path / "log"
+    with serve_doubles(tmp_path / "models", log, "--log-format", "json") as (process, address):
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 30) == 0
+    by_message = {line["message"]: line for line in map(json.loads, log.read_text().splitlines())}
+    (serving_line,) = (line for message, line in by_message.items() if message.startswith("serving model on "))
+    assert (serving_line["models"], serving_line["grpc"]) == (["model"], address)
+    assert "draining; a second signal stops at once" in by_message
+
+
+def test_what_cannot_be_started_is_an_object_of_the_json_log(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lockstep", "serve", "--log-format", "json", "--repository", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert last["level"] == "CRITICAL"
+    assert "nothing to serve" in last["message"]

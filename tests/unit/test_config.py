@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from lockstep.commands.serve import serve
 from server.app import App
 from server.config import ConfigurationError, ServerConfig
+from server.core.address import Address
 from tests import doubles
 
 FILE = """
@@ -65,6 +66,8 @@ async def test_the_file_sets_what_differs_for_a_model_and_a_backend(repository: 
         ("[models.one.backends.tensorflow]\nthreads = 0", "models.one.backends.tensorflow.threads"),
         ("not toml", "lockstep.toml"),
         ("[models.absent]\n", "absent"),
+        ("grpc = 8001", "grpc 8001: an address is text"),
+        ('http = "127.0.0.1:70000"', "port '70000' is none: write a number from 0 to 65535"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_named(repository: Path, tmp_path: Path, text: str, message: str) -> None:
@@ -90,3 +93,64 @@ def test_unknown_fields_are_refused() -> None:
 async def test_nothing_to_serve_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="nothing to serve"):
         App(ServerConfig(repository=tmp_path))
+
+
+WRONG_ADDRESSES = {
+    "127.0.0.1:99999": "a number from 0 to 65535",
+    "127.0.0.1:0065536": "a number from 0 to 65535",
+    "127.0.0.1:-1": "a number from 0 to 65535",
+    "abc:xyz": "a number from 0 to 65535",
+    "127.0.0.1:": "a number from 0 to 65535",
+    "127.0.0.1": "the port is missing: write 127.0.0.1:8001",
+    "[::1]": "the port is missing: write [::1]:8001",
+    "": "the port is missing",
+    ":8001": "the host is missing: write 127.0.0.1:8001",
+    "::1:8001": "in brackets",
+    "[::g]:8001": "no IPv6 address",
+    "[127.0.0.1]:8001": "no IPv6 address",
+    "127.0.0.256:8001": "no IPv4 address",
+    "http://127.0.0.1:8001": "in brackets",
+    "a host:8001": "no name of a host",
+    "unix:": "the path of a socket",
+    f"unix:/{'x' * 107}": "at most 107 bytes",
+}
+
+
+@pytest.mark.parametrize("flag", ["--grpc", "--http"])
+@pytest.mark.parametrize("address", WRONG_ADDRESSES)
+def test_an_address_that_is_none_is_refused_before_anything_listens(repository: Path, flag: str, address: str) -> None:
+    result = CliRunner().invoke(serve, ["--check", "--repository", str(repository), flag, address])
+    assert result.exit_code == 2, result.output
+    assert f"{flag} {address!r}: " in result.output
+    if flag == "--grpc" or not address.startswith("unix:"):
+        assert WRONG_ADDRESSES[address] in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "loopback"),
+    [
+        ("127.0.0.1:0", Address("127.0.0.1", 0), True),
+        ("localhost:65535", Address("localhost", 65535), True),
+        ("[::1]:8001", Address("::1", 8001), True),
+        ("[::]:8001", Address("::", 8001), False),
+        ("0.0.0.0:8001", Address("0.0.0.0", 8001), False),
+        ("model-server.example.:80", Address("model-server.example.", 80), False),
+        ("unix:/run/lockstep.sock", Address("", 0, "/run/lockstep.sock"), True),
+    ],
+)
+def test_an_address_is_read_and_written_alike(text: str, address: Address, loopback: bool) -> None:
+    read = ServerConfig.model_validate({"grpc": text}).grpc
+    assert (read, str(read), read.is_loopback) == (address, text, loopback)
+
+
+def test_the_http_port_takes_no_unix_socket() -> None:
+    with pytest.raises(ValidationError, match="the HTTP port takes no unix: address"):
+        ServerConfig.model_validate({"http": "unix:/run/lockstep.sock"})
+
+
+def test_a_file_that_is_not_utf_8_is_named(repository: Path, tmp_path: Path) -> None:
+    path = tmp_path / "lockstep.toml"
+    path.write_bytes("# größer".encode("latin-1"))
+    result = CliRunner().invoke(serve, ["--config", str(path), "--repository", str(repository)])
+    assert result.exit_code == 2, result.output
+    assert "lockstep.toml: byte 4 is not UTF-8" in result.output.replace("\n", " ")
