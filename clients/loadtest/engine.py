@@ -16,13 +16,16 @@ from typing import Final
 from clients.client import classify_request, served_name
 from clients.errors import CallError
 from clients.loadtest.plan import FREE, WHOLE, Leg, LoadPlan, Share, arrival_offsets
-from clients.loadtest.tally import Tally, slice_s
+from clients.loadtest.tally import BEHIND, Tally, slice_s
 from clients.loadtest.texts import Texts
 from clients.transport import Transport
 from protos import sentiment_pb2 as wire
 
 MOST_IN_FLIGHT: Final = 10_000
 """An open loop against a server that stands still must not eat the machine; what is over it is counted."""
+
+MOST_BEHIND_S: Final = 5.0
+"""An open loop whose generator is later than that ends there: it cannot send this rate, and might never end."""
 
 FAILURE_PAUSE_S: Final = 0.05
 """How long a caller of the closed loop waits after a failure that names no pushback, lest it spin."""
@@ -59,7 +62,8 @@ async def run_leg(
     run = _Leg(
         plan=plan,
         transport=transport,
-        requests=_requests(plan, leg, texts, share),
+        requests=_requests(plan, leg, texts, share, random.Random(leg.seed)),
+        warmup_requests=_requests(plan, leg, texts, share, random.Random(f"warm-up {leg.seed}")),
         share=share,
         begin_s=begin_s,
         start_s=begin_s + leg.warmup_s,
@@ -89,9 +93,11 @@ async def run_leg(
     return LegResult(tally, interrupted)
 
 
-def _requests(plan: LoadPlan, leg: Leg, texts: Texts, share: Share) -> Iterator[wire.ClassifyRequest]:
+def _requests(
+    plan: LoadPlan, leg: Leg, texts: Texts, share: Share, rng: random.Random
+) -> Iterator[wire.ClassifyRequest]:
     """Yield the calls of a share without end."""
-    drawn = texts.draw(random.Random(leg.seed))
+    drawn = texts.draw(rng)
     name = served_name(plan.model, None if leg.backend == FREE else leg.backend)
     for number in count():
         batch = list(islice(drawn, plan.texts_per_call))
@@ -106,6 +112,7 @@ class _Leg:
     plan: LoadPlan
     transport: Transport
     requests: Iterator[wire.ClassifyRequest]
+    warmup_requests: Iterator[wire.ClassifyRequest]  # of an open loop, whose window begins with a call of its own
     share: Share
     begin_s: float
     start_s: float  # of the measured window
@@ -130,16 +137,15 @@ class _Leg:
             finally:
                 in_flight -= 1
 
-        # Not the generator of the texts: the same arrivals whatever the texts, and the reverse.
-        rng = random.Random(f"arrivals {leg.seed}")
         async with asyncio.TaskGroup() as calls:
-            for number, offset_s in enumerate(arrival_offsets(self.plan.arrivals, calls_per_s, rng)):
-                due_s = self.begin_s + offset_s
+            for due_s, request in self._arrivals(leg, calls_per_s):
+                if self.start_s <= due_s < now() - MOST_BEHIND_S:
+                    self._fall_behind(due_s, now(), calls_per_s)
+                    return
                 if not self._admit(due_s):
                     return
-                if number % self.share.of != self.share.index:
+                if request is None:
                     continue
-                request = next(self.requests)
                 # Also when late: answers must be read between two sendings.
                 await asyncio.sleep(max(0.0, due_s - now()))
                 if in_flight < MOST_IN_FLIGHT:
@@ -147,6 +153,25 @@ class _Leg:
                     calls.create_task(send(due_s, request))
                 elif due_s >= self.start_s:
                     self.tally.refuse(len(request.texts))
+
+    def _arrivals(self, leg: Leg, calls_per_s: float) -> Iterator[tuple[float, wire.ClassifyRequest | None]]:
+        """Yield when each call of the leg is due, and the call, or `None` where it is another generator's.
+
+        The warm-up has arrivals and texts of its own. So one that the generator cannot send ends when its time has
+        passed, and every generator begins the window with the same call all the same.
+        """
+        now = asyncio.get_running_loop().time
+        for part, requests, from_s, until_s in (
+            ("warm-up", self.warmup_requests, self.begin_s, self.start_s),
+            ("window", self.requests, self.start_s, self.end_s),
+        ):
+            # Not the generator of the texts: the same arrivals whatever the texts, and the reverse.
+            rng = random.Random(f"arrivals of the {part} {leg.seed}")
+            for number, offset_s in enumerate(arrival_offsets(self.plan.arrivals, calls_per_s, rng)):
+                due_s = from_s + offset_s
+                if due_s >= until_s or due_s < self.start_s <= now():
+                    break
+                yield due_s, next(requests) if number % self.share.of == self.share.index else None
 
     async def closed(self) -> None:
         """Keep `concurrency` callers busy until the window ends."""
@@ -176,6 +201,15 @@ class _Leg:
                 return False
             self.calls_left -= 1
         return True
+
+    def _fall_behind(self, due_s: float, now_s: float, calls_per_s: float) -> None:
+        """End the window now; what was due in it from `due_s` on is offered and not sent."""
+        self.end_s = min(self.end_s, now_s)
+        unsent = calls_per_s * (self.end_s - due_s)
+        if self.calls_left is not None and unsent > self.calls_left:
+            unsent = self.calls_left
+            self.end_s = due_s + unsent / calls_per_s
+        self.tally.refuse(self.share.part(round(unsent)) * self.plan.texts_per_call, BEHIND)
 
     async def _send(self, due_s: float, request: wire.ClassifyRequest) -> CallError | None:
         now = asyncio.get_running_loop().time

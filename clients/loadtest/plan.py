@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,19 @@ Wire = Literal["unary", "stream"]
 
 FREE: Final = "free"
 """In place of a backend's name: rows that are pinned to none, so that the server chooses."""
+
+MOST: Final = {
+    "concurrency": 10_000,  # callers: a task each
+    "rate": 1e6,  # rows a second: no generator sends so many
+    "seconds": 86_400.0,
+    "rows": 10**9,
+    "rounds": 1_000,
+    "warmup_s": 3_600.0,
+    "texts_per_call": 10_000,
+    "timeout_s": 1_800.0,  # latencies are recorded up to an hour
+    "processes": 64,
+}
+"""What a plan may ask for. Beyond is a slip of the pen: the test would never end, or eat the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +63,24 @@ class LoadPlan:
     http: str | None = None  # host:port of the metrics; None: 127.0.0.1:8002 if it answers
 
     def __post_init__(self) -> None:
-        positive = {
-            "concurrency": self.concurrency,
-            "seconds": self.seconds,
-            "rounds": self.rounds,
-            "texts_per_call": self.texts_per_call,
-            "timeout_s": self.timeout_s,
-            "processes": self.processes,
-        }
-        for name, value in positive.items():
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}, and must be positive")
+        for name, most in MOST.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            least_is_zero = name == "warmup_s"
+            if not math.isfinite(value):
+                raise ValueError(f"{name} is {value}, and must be a number")
+            if value < 0 or (value == 0 and not least_is_zero):
+                raise ValueError(f"{name} is {value}, and must {'not be negative' if least_is_zero else 'be positive'}")
+            if value > most:
+                raise ValueError(f"{name} is {value:,}, and may be {most:,.0f} at most")
         if self.rows is not None and self.rows < self.rounds * self.texts_per_call:
             raise ValueError(
                 f"rows is {self.rows}: {self.rounds} rounds of {self.texts_per_call} texts a call need "
                 f"{self.rounds * self.texts_per_call} at least"
             )
-        if self.warmup_s < 0:
-            raise ValueError(f"warmup_s is {self.warmup_s}, and must not be negative")
-        if self.mode == "open" and (self.rate is None or self.rate <= 0):
-            raise ValueError("an open loop needs a rate (rows a second) above 0")
+        if self.mode == "open" and self.rate is None:
+            raise ValueError("an open loop needs a rate (rows a second)")
         if self.mode == "closed" and self.rate is not None:
             raise ValueError("a closed loop has no rate: it goes as fast as the answers come")
         if self.texts is not None and self.lengths is not None:

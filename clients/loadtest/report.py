@@ -14,7 +14,7 @@ from clients.loadtest.gauges import CostReport, Spent
 from clients.loadtest.interval import Interval, interval_of
 from clients.loadtest.latency import Latencies
 from clients.loadtest.plan import FREE, LoadPlan
-from clients.loadtest.tally import Tally, length_label, slice_s
+from clients.loadtest.tally import BEHIND, Tally, length_label, slice_s
 from clients.results import ModelStatistics
 
 Purpose = Literal["run", "sweep", "search"]
@@ -301,6 +301,13 @@ def warnings_of(
                 f"{backend.backend}: {backend.achieved_rows_per_s:,.0f} texts/s are within "
                 f"{1 - NEAR:.0%} of what the generator can send at all ({ceiling.most_rows_per_s:,.0f}): "
                 "--processes, or another machine"
+            )
+        if unsent := backend.errors.get(BEHIND):
+            found.append(
+                f"{backend.backend}: the generator could not send {backend.offered_rows_per_s:,.0f} texts/s: it fell "
+                f"{backend.send_lag.max_ms / 1000:.1f} s behind, ended the turn, and never sent {unsent:,} of "
+                f"{backend.offered_rows:,} texts. These figures tell of it and not of the server: "
+                "a lower rate, or --processes"
             )
         lag_ms = backend.send_lag.p99_ms
         if lag_ms > max(LATE_MS, LATE_SHARE * backend.latency.p99_ms):

@@ -15,7 +15,7 @@ from clients.loadtest.fleet import GeneratorLost
 from clients.loadtest.plan import Leg, LoadPlan, legs
 from clients.loadtest.report import LoadReport
 from clients.loadtest.session import LegDone, LoadTestError, Session, open_session
-from clients.loadtest.tally import Tally
+from clients.loadtest.tally import BEHIND, Tally
 from clients.transport import Connect
 
 SATURATED: Final = 0.7
@@ -46,6 +46,10 @@ class Setting:
     ceiling: Ceiling | None = None  # found by `measure_ceiling`
     on_progress: OnProgress | None = None
     limit_s: float = math.inf  # no leg begins later
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.limit_s):
+            raise ValueError("the limit is no number of seconds")
 
 
 def run_loadtest(
@@ -121,11 +125,11 @@ async def _run_legs(
             order += [(plan, leg) for leg in its_legs if leg.round == number]
     done: list[LegDone] = []
     notes: dict[str, list[str]] = {}
-    saturated: dict[str, float] = {}  # by backend: the least rate that was too much
+    saturated: dict[str, tuple[float, str]] = {}  # by backend: the least rate that was too much, and why
     for number, (plan, leg) in enumerate(order, 1):
-        most = saturated.get(leg.backend)
-        if most is not None and plan.rate is not None and plan.rate > most:
-            note = f"{leg.backend}: not asked for more than {most:g} texts/s in every round: it was saturated there"
+        most, why = saturated.get(leg.backend, (math.inf, ""))
+        if plan.rate is not None and plan.rate > most:
+            note = f"{leg.backend}: not asked for more than {most:g} texts/s in every round: {why}"
             if note not in notes.setdefault(plan.load, []):
                 notes[plan.load].append(note)
             continue
@@ -143,8 +147,12 @@ async def _run_legs(
             raise LoadTestError(str(error)) from error
         if found is not None:
             done.append(found)
-            if plan.rate is not None and _fell_behind(found.seen.tally):
-                saturated[leg.backend] = min(plan.rate, saturated.get(leg.backend, math.inf))
+            if plan.rate is not None and plan.rate < most and _fell_behind(found.seen.tally):
+                generator = BEHIND in found.seen.tally.errors
+                saturated[leg.backend] = (
+                    plan.rate,
+                    "the generator could not send it" if generator else "it was saturated there",
+                )
         if session.interrupted:
             break
     return done, notes

@@ -19,6 +19,9 @@ LENGTH_EDGES: Final = (16, 32, 64, 128, 256, 512)
 NOT_SENT: Final = "NOT_SENT"
 """Counted among the errors: calls that the generator had no room to send."""
 
+BEHIND: Final = "GENERATOR_BEHIND"
+"""Counted among the errors: calls that were due when the generator, far behind, ended the leg."""
+
 
 def length_bucket(tokens: int) -> int:
     """Return the index of the bucket that holds a text of so many tokens."""
@@ -95,10 +98,10 @@ class Tally:
         self.offered_rows += rows
         self.send_lag.record(lag_s)
 
-    def refuse(self, rows: int) -> None:
-        """Count a call that was due but could not be sent."""
+    def refuse(self, rows: int, why: str = NOT_SENT) -> None:
+        """Count rows that were due but could not be sent."""
         self.offered_rows += rows
-        self.errors[NOT_SENT] += rows
+        self.errors[why] += rows
 
     def fail(self, rows: int, status: str, *, slice_: int = 0) -> None:
         """Count a call that failed as a whole."""

@@ -13,7 +13,7 @@ from clients.loadtest import engine
 from clients.loadtest.engine import LegResult, run_leg
 from clients.loadtest.latency import RELATIVE_ERROR
 from clients.loadtest.plan import Leg, LoadPlan, Share, generators, legs
-from clients.loadtest.tally import NOT_SENT, Tally
+from clients.loadtest.tally import BEHIND, NOT_SENT, Tally
 from clients.loadtest.texts import Texts
 from protos import sentiment_pb2 as wire
 from tests.wire_double import LABELS, prediction_of
@@ -137,6 +137,50 @@ def test_latency_counts_from_the_intended_start_when_the_generator_itself_stalls
     assert tally.latency.max_ms == pytest.approx(1001, rel=0.01)
     assert tally.latency.percentile_ms(99) == pytest.approx(900, rel=0.05)
     assert tally.send_lag.percentile_ms(99) == pytest.approx(900, rel=0.05)
+
+
+class Laborious(FakeTransport):
+    """Each call costs the generator itself a hundredth of a second: it can send a hundred a second, and no more."""
+
+    async def classify(self, request: wire.ClassifyRequest, *, timeout_s: float) -> wire.ClassifyResponse:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop._virtual.now_s += 0.01
+        return await super().classify(request, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("warmup_s", [0.0, 1.0, 20.0])
+@pytest.mark.parametrize("seconds", [2.0, 60.0])
+def test_a_generator_that_cannot_send_the_rate_ends_the_leg_and_counts_what_it_did_not_send(
+    warmup_s: float, seconds: float
+) -> None:
+    """Far beyond what it can send it is five seconds behind after five seconds, wherever the window ends."""
+    transport = Laborious(lambda _: 0.0)
+    tally = run_plan(transport, mode="open", rate=100_000.0, seconds=seconds, warmup_s=warmup_s).tally
+    assert transport.sent[-1][0] == pytest.approx(warmup_s + 5.0, abs=0.2)
+    assert tally.rows == pytest.approx(500, abs=5), "what was measured is kept"
+    assert tally.window_s == pytest.approx(min(seconds, 5.0), abs=0.1)
+    assert tally.offered_rows == pytest.approx(100_000 * tally.window_s, rel=0.01)
+    assert tally.offered_rows == tally.rows + tally.errors[BEHIND]
+    assert tally.completed_rows / tally.window_s == pytest.approx(100, rel=0.05)
+    assert tally.send_lag.max_ms == pytest.approx(5000, rel=0.01)
+
+
+def test_a_generator_that_cannot_send_the_rate_counts_no_more_than_the_rows_that_were_asked_for() -> None:
+    tally = run_plan(Laborious(lambda _: 0.0), mode="open", rate=5000.0, rows=3000, seconds=60.0).tally
+    assert tally.offered_rows == 3000
+    assert tally.errors == {BEHIND: 3000 - tally.rows}
+    assert tally.window_s == pytest.approx(3000 / 5000, rel=0.05)
+
+
+def test_generators_that_cannot_send_the_rate_count_together_what_one_alone_would() -> None:
+    plan = LoadPlan(model="m", mode="open", rate=5000.0, seconds=2.0, rounds=1, warmup_s=1.0)
+    (leg,) = legs(plan, ["x"])
+    together = Tally()
+    for index in range(3):
+        together.join(run(run_leg(plan, leg, Laborious(lambda _: 0.0), TEXTS, share=Share(index, 3))).tally)
+    assert together.rows == pytest.approx(3 * 500, rel=0.2)
+    assert together.offered_rows == pytest.approx(10_000, rel=0.05)
 
 
 def test_at_a_modest_rate_an_open_loop_achieves_what_it_offers() -> None:
@@ -266,7 +310,7 @@ def test_generators_together_send_and_see_what_one_alone_would(arrivals: str) ->
     sent, together = shares_of(plan, stalls_from_7_to_8, 3)
     assert sent == sent_alone
     assert together.latency.encode() == alone.latency.encode()
-    assert together.latency.max_ms == pytest.approx(1001, rel=0.03), "a stalled second is a second in the tail"
+    assert together.latency.max_ms == pytest.approx(1001, rel=0.06), "a stalled second is a second in the tail"
     assert (together.offered_rows, together.completed_rows) == (alone.offered_rows, alone.completed_rows)
     assert together.window_s == pytest.approx(alone.window_s)
     assert {number: found.calls for number, found in together.slices.items()} == {

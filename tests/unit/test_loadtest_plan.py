@@ -55,12 +55,21 @@ def test_arrivals_are_the_same_for_a_seed() -> None:
     ("wrong", "says"),
     [
         ({"mode": "open"}, "needs a rate"),
-        ({"mode": "open", "rate": 0.0}, "needs a rate"),
+        ({"mode": "open", "rate": 0.0}, "rate is 0.0, and must be positive"),
         ({"rate": 5.0}, "closed loop has no rate"),
         ({"seconds": 0.0}, "seconds is 0.0"),
         ({"rounds": 0}, "rounds is 0"),
         ({"rows": 2}, "rows is 2: 3 rounds of 1 texts a call need 3"),
         ({"warmup_s": -1.0}, "warmup_s is -1.0"),
+        ({"mode": "open", "rate": float("nan")}, "rate is nan, and must be a number"),
+        ({"mode": "open", "rate": float("inf")}, "rate is inf, and must be a number"),
+        ({"mode": "open", "rate": 1e12}, "rate is 1,000,000,000,000.0, and may be 1,000,000 at most"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"seconds": 1e9}, "seconds is 1,000,000,000.0, and may be 86,400 at most"),
+        ({"warmup_s": float("inf")}, "warmup_s is inf"),
+        ({"timeout_s": float("nan")}, "timeout_s is nan"),
+        ({"concurrency": 10**7}, "concurrency is 10,000,000"),
+        ({"rounds": 10**7}, "rounds is 10,000,000"),
     ],
 )
 def test_a_plan_that_cannot_run_is_refused_by_name(wrong: dict[str, object], says: str) -> None:
