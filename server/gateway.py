@@ -125,8 +125,9 @@ class Gateway:
 
     @property
     def ready(self) -> bool:
-        """Whether every accepted model has a backend that can execute, and the server is not stopping."""
-        return not self._draining and all(model.batcher.ready for model in self.models.values())
+        """Whether models are served, each of them has a backend that can execute, and the server is not stopping."""
+        served = self.models.values()
+        return not self._draining and bool(served) and all(model.batcher.ready for model in served)
 
     @property
     def _only(self) -> ServedModel | None:
@@ -144,7 +145,8 @@ class Gateway:
             raise ModelNotFound(f"model {ref.model} was {UNLOADED}")
         if served is None:
             known = ", ".join(sorted(self.models)) or "none"
-            raise ModelNotFound(f"no model {ref.model!r} is served; served are: {known}")
+            wanted = f"no model {ref.model!r} is served" if ref.model else "the call names no model"
+            raise ModelNotFound(f"{wanted}; served are: {known}")
         if ref.version is not None and ref.version != served.manifest.version:
             raise ModelNotFound(f"{ref.model} is served in version {served.manifest.version}, not {ref.version}")
         return served

@@ -12,7 +12,7 @@ from server.gateway import Gateway
 
 
 def routes(gateway: Gateway, registry: CollectorRegistry) -> Sequence[web.RouteDef]:
-    """Return the routes; `/readyz` answers 200 when every accepted model has a ready backend."""
+    """Return the routes; `/readyz` answers 200 when models are served and each has a ready backend."""
 
     async def metrics(request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))

@@ -409,6 +409,7 @@ async def test_an_unloaded_model_answers_what_it_has_and_takes_no_call_until_it_
     assert error.code() == grpc.StatusCode.NOT_FOUND
     assert "was unloaded" in str(error.details())
     assert await index(served) == {"model": ("1", "UNAVAILABLE", "unloaded")}
+    assert not (await served.inference.ServerReady(oip.ServerReadyRequest())).ready, "nothing is served"
     assert not (await served.inference.ModelReady(oip.ModelReadyRequest(name="model"))).ready
     batcher.release()
     assert await waiting == 1
@@ -417,6 +418,7 @@ async def test_an_unloaded_model_answers_what_it_has_and_takes_no_call_until_it_
     await unload(served)  # it is
     await load(served)
     assert (await health.read()).status == health_pb2.HealthCheckResponse.SERVING
+    assert (await served.inference.ServerReady(oip.ServerReadyRequest())).ready
     assert await version(served) == 1
     assert (await index(served))["model"] == ("1", "READY", "")
 
