@@ -83,7 +83,7 @@ class App:
         if not models:
             reason = "; ".join(refusal.reason for refusal in refused.values()) or "it is empty"
             raise ConfigurationError(f"nothing to serve in {config.repository}: {reason}")
-        limits = RequestLimits(config.max_call_rows, config.max_text_bytes)
+        limits = RequestLimits(config.max_call_rows, config.max_text_bytes, config.max_tokenize_characters)
         self.gateway = Gateway(models, refused, limits, self._observer)
         self.metrics.expose(self.gateway)
         self.loader = Loader(config.repository, self.gateway, builder.build, self._readiness_may_have_changed)
@@ -168,6 +168,7 @@ class App:
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.loader.stop()
         await asyncio.gather(*(served.batcher.stop() for served in self.gateway.models.values()))
+        self.gateway.close()
         self._door.close()
         await self._web.cleanup()
 

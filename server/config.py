@@ -167,6 +167,9 @@ class ServerConfig(_Section):
         int, Field(ge=1, description="Unanswered messages of one stream; the server then reads no further.")
     ] = 1_024
     max_text_bytes: Annotated[int, Field(ge=1, description="Bytes of one text.")] = 256 * 1024
+    max_tokenize_characters: Annotated[
+        int, Field(ge=1, description="Characters of long texts that wait to be tokenised, of all calls.")
+    ] = 4 * 1024 * 1024
     max_message_bytes: Annotated[int, Field(ge=1, description="Bytes of one gRPC message.")] = 16 * 1024 * 1024
     max_calls: Annotated[int, Field(ge=1, description="Unary calls that are answered at once.")] = 16_384
     max_streams: Annotated[int, Field(ge=1, description="Streams that are open at once.")] = 1_024

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.errors import Cancelled, InputTooLong, InvalidInput, LockstepError, ModelNotFound
+from server.core.errors import Cancelled, InputTooLong, InvalidInput, LockstepError, ModelNotFound, Overloaded
 from server.core.messages import Encoding, Ids, ModelRef, Outcome, Prediction, PredictRequest
 from server.core.observer import Observer
 from server.core.timing import now_ns
@@ -24,6 +24,7 @@ from server.scheduling.backend import Backend
 from server.scheduling.batcher import Batcher
 from server.scheduling.calls import Call
 from server.text.encoder import TextEncoder
+from server.text.long_texts import LongTexts
 
 UNLOADED = "unloaded; it takes no calls until it is loaded again"
 """Why a model is not served that was."""
@@ -38,6 +39,7 @@ class RequestLimits:
 
     max_rows: int
     max_text_bytes: int
+    max_tokenize_characters: int  # of long texts, over all calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,16 @@ class Gateway:
         self._limits = limits
         self._observer = observer
         self._clock_ns = clock_ns
+        self._long_texts = LongTexts(limits.max_tokenize_characters, clock_ns)
         self._draining = False
 
     def drain(self) -> None:
         """Be ready no more: what was accepted is answered, and others should go elsewhere."""
         self._draining = True
+
+    def close(self) -> None:
+        """Tokenise no long text any more."""
+        self._long_texts.close()
 
     def serve(self, fresh: ServedModel) -> ServedModel | None:
         """Let a model take the calls from now on; returns the version that took them until now."""
@@ -235,9 +242,13 @@ class Gateway:
             served = self._checked(request)
             known, texts = self._screened(served, request)
             with served.batcher.expecting():  # it answers this call, whatever is loaded meanwhile
-                encoded = await asyncio.to_thread(served.encoder.encode, texts, truncate=request.truncate)
+                encoded = await self._long_texts.encode(
+                    served.encoder, texts, truncate=request.truncate, deadline_ns=request.deadline_ns
+                )
                 return self._queue(served, request, _joined(known, encoded))
         except LockstepError as error:
+            if isinstance(error, Overloaded) and error.limit == "max_tokenize_characters":
+                self._observer.limit_reached(error.limit)
             self.count_failure(request.ref, request.received_ns, error)
             raise
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -14,10 +15,15 @@ from click.testing import CliRunner
 from lockstep.commands.serve import serve
 from protos import sentiment_pb2 as pb
 from server.config import ServerConfig
+from server.core.errors import InvalidInput
+from server.core.messages import Encoding
 from server.rpc.status import PUSHBACK_KEY, REQUEST_ID_KEY
+from server.text.encoder import TextEncoder
+from server.text.long_texts import LongTexts
 from tests import doubles
 from tests.serving import Served, eventually, serving, text_request
 
+LONG_TEXT = "good " * 4_000
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
@@ -91,6 +97,26 @@ async def too_many_streams(served: Served) -> grpc.aio.AioRpcError:
     return error
 
 
+@contextmanager
+def tokenizing_held(served: Served) -> Iterator[LongTexts]:
+    """Keep long texts waiting for the length of the block."""
+    long_texts, release = served.app.gateway._long_texts, threading.Event()
+    long_texts._thread.submit(release.wait)
+    try:
+        yield long_texts
+    finally:
+        release.set()
+
+
+async def too_much_to_tokenize(served: Served) -> grpc.aio.AioRpcError:
+    with tokenizing_held(served) as long_texts:
+        first = asyncio.ensure_future(classify(served, LONG_TEXT, truncate=True))
+        await eventually(lambda: long_texts.characters == len(LONG_TEXT))
+        error = await failure(classify(served, LONG_TEXT, truncate=True))
+    assert (await first).results[0].prediction.truncated
+    return error
+
+
 INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED
 Provoke = Callable[[Served], Awaitable[grpc.aio.AioRpcError]]
 LIMITS: dict[str, tuple[str, int, Provoke, grpc.StatusCode, str]] = {
@@ -102,9 +128,12 @@ LIMITS: dict[str, tuple[str, int, Provoke, grpc.StatusCode, str]] = {
     ),
     "calls at once": ("max_calls", 2, too_many_calls, EXHAUSTED, "answers 2 calls, at most 2 at once"),
     "streams at once": ("max_streams", 1, too_many_streams, EXHAUSTED, "answers 1 streams, at most 1 at once"),
+    "characters to tokenise": (
+        "max_tokenize_characters", 30_000, too_much_to_tokenize, EXHAUSTED, "20000 more do not fit, at most 30000 may",
+    ),
     "rows in the queue": ("max_queue_rows", 4, too_many_waiting_rows, EXHAUSTED, "holds 3 rows, 2 more do not fit"),
 }  # fmt: skip
-TEMPORARY = {"max_calls", "max_streams", "max_queue_rows"}
+TEMPORARY = {"max_calls", "max_streams", "max_queue_rows", "max_tokenize_characters"}
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -123,6 +152,42 @@ async def test_a_limit_is_a_contract(tmp_path: Path, name: str) -> None:
         assert await rejected(served, limit) == before + 1
         response = await classify(served, "good")  # the server goes on
         assert response.results[0].prediction.label
+
+
+async def test_long_texts_that_nobody_waits_for_are_not_tokenised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS) as served:
+        encoded: list[str] = []
+
+        def encode(self: TextEncoder, texts: Sequence[str], *, truncate: bool) -> list[Encoding | InvalidInput]:
+            encoded.extend(texts)
+            return sound(self, texts, truncate=truncate)
+
+        sound = TextEncoder.encode
+        monkeypatch.setattr(TextEncoder, "encode", encode)
+        with tokenizing_held(served) as long_texts:
+            request = pb.ClassifyRequest(model="model", texts=[LONG_TEXT + "late"], truncate=True)
+            late = served.sentiment.Classify(request, timeout=0.3)
+            gone = served.sentiment.Classify(
+                pb.ClassifyRequest(model="model", texts=[LONG_TEXT + "gone"], truncate=True)
+            )
+            await eventually(lambda: long_texts.characters > 2 * len(LONG_TEXT))
+            gone.cancel()
+            assert (await failure(late)).code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            await eventually(lambda: long_texts.characters <= len(LONG_TEXT) + 4)
+            last = asyncio.ensure_future(classify(served, LONG_TEXT + "last", truncate=True))
+            await eventually(lambda: long_texts.characters > len(LONG_TEXT))
+        assert (await last).results[0].prediction.label
+        assert encoded == [LONG_TEXT + "last"]
+        assert long_texts.characters == 0
+
+
+async def test_one_call_may_hold_more_long_text_than_may_wait(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS, max_tokenize_characters=1) as served:
+        assert (await classify(served, LONG_TEXT, truncate=True)).results[0].prediction.truncated
 
 
 async def test_a_message_far_over_the_limit_never_reaches_us(tmp_path: Path) -> None:
@@ -244,5 +309,5 @@ async def test_a_call_that_would_wait_too_long_for_its_deadline_is_refused_and_o
 def test_every_limit_has_a_flag() -> None:
     told = CliRunner().invoke(serve, ["--help"]).output
     flags = re.findall(r"^\| `(--max-[a-z-]+)` \|", OPERATIONS.read_text(), flags=re.MULTILINE)
-    assert len(flags) == 10
+    assert len(flags) == 11
     assert [flag for flag in flags if f"{flag} " not in told] == []
