@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from clients.client import TRANSPORTS
 from clients.credentials import Credentials
+from clients.loadtest.children import Children
 from clients.loadtest.clock import run_with_fine_timers
 from clients.loadtest.engine import LegResult
 from clients.loadtest.fleet import Fleet, HereSender
@@ -110,22 +110,13 @@ async def _saturate(plan: LoadPlan, leg: Leg, addresses: list[str]) -> LegResult
 @contextlib.asynccontextmanager
 async def _echo(texts_per_call: int) -> AsyncIterator[str]:
     """Run an echo server in a process of its own; yields its address."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from clients.loadtest.echo import main; main()",
-        str(texts_per_call),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    children = Children()
     try:
+        process = await children.start("from clients.loadtest.echo import main; main()", str(texts_per_call))
+        assert process.stdout is not None
         port = (await process.stdout.readline()).strip()
         if not port:
             raise CeilingUnknown(f"the generator's ceiling is unknown: no echo server (status {await process.wait()})")
         yield f"127.0.0.1:{int(port)}"
     finally:
-        process.stdin.close()
-        await process.wait()
+        await children.end()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Final, Protocol, Self
 
 from clients.credentials import Credentials
+from clients.loadtest.children import STOP_S, Children
 from clients.loadtest.engine import LegResult, run_leg
-from clients.loadtest.generator import MOST_LINE_BYTES, STOP, Assignment, Order
+from clients.loadtest.generator import STOP, Assignment, Order
 from clients.loadtest.plan import Leg, LoadPlan, Share
 from clients.loadtest.tally import Tally
 from clients.loadtest.texts import Texts
@@ -20,7 +21,6 @@ from clients.transport import Transport
 
 LEAD_S: Final = 0.1
 """From an order to its leg's beginning: every generator must have read it by then."""
-STOP_S: Final = 10.0
 
 
 class GeneratorLost(Exception):
@@ -59,20 +59,30 @@ class Fleet:
             Assignment(address, Share(index, len(addresses)), plan, credentials)
             for index, address in enumerate(addresses)
         ]
+        self._children = Children()
         self._generators: list[_Generator] = []
+        self._words = contextlib.ExitStack()
 
     async def __aenter__(self) -> Self:
         try:
             for assignment in self._assignments:
-                self._generators.append(await _Generator.start(assignment))
+                words = self._words.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  it is closed by `_end`
+                process = await self._children.start("from clients.loadtest.generator import main; main()", words=words)
+                generator = _Generator(process, words)
+                generator.tell(assignment.encode())
+                self._generators.append(generator)
             await asyncio.gather(*(generator.answer() for generator in self._generators))
         except BaseException:
-            await self._stop()
+            await self._end(patience_s=0.0)
             raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._stop()
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        await self._end(patience_s=STOP_S if kind is None else 0.0)
+
+    async def _end(self, *, patience_s: float) -> None:
+        with self._words:
+            await self._children.end(patience_s=patience_s)
 
     async def run(self, plan: LoadPlan, leg: Leg) -> LegResult:
         """See `Sender`; raises `GeneratorLost`."""
@@ -93,31 +103,11 @@ class Fleet:
             tally.join(Tally.decode(answer["tally"]))
         return LegResult(tally, any(answer["interrupted"] for answer in found))
 
-    async def _stop(self) -> None:
-        await asyncio.gather(*(generator.stop() for generator in self._generators))
-
 
 @dataclass(frozen=True, slots=True)
 class _Generator:
     process: asyncio.subprocess.Process
     words: IO[bytes]
-
-    @classmethod
-    async def start(cls, assignment: Assignment) -> Self:
-        words = tempfile.TemporaryFile()  # noqa: SIM115  closed by `stop`
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            "from clients.loadtest.generator import main; main()",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=words,
-            limit=MOST_LINE_BYTES,
-            start_new_session=True,  # Ctrl-C is ours: we end the leg in order
-        )
-        generator = cls(process, words)
-        generator.tell(assignment.encode())
-        return generator
 
     def tell(self, line: bytes) -> None:
         assert self.process.stdin is not None
@@ -133,14 +123,3 @@ class _Generator:
             raise GeneratorLost(f"a generator process ended with status {status}: {words or 'without a word'}")
         answer: dict[str, Any] = json.loads(line)
         return answer
-
-    async def stop(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            async with asyncio.timeout(STOP_S):
-                await self.process.wait()
-        except TimeoutError:
-            self.process.kill()
-            await self.process.wait()
-        self.words.close()

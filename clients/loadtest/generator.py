@@ -17,13 +17,13 @@ from typing import Any
 
 from clients.client import TRANSPORTS
 from clients.credentials import Credentials
+from clients.loadtest.children import MOST_LINE_BYTES
 from clients.loadtest.clock import run_with_fine_timers
 from clients.loadtest.document import from_document, to_document
 from clients.loadtest.engine import run_leg
 from clients.loadtest.plan import Leg, LoadPlan, Share
 from clients.loadtest.texts import texts_of
 
-MOST_LINE_BYTES = 64 * 1024 * 1024
 STOP = b"{}\n"
 
 
