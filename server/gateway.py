@@ -132,9 +132,10 @@ class Gateway:
 
     @property
     def ready(self) -> bool:
-        """Whether models are served, each of them has a backend that can execute, and the server is not stopping."""
-        served = self.models.values()
-        return not self._draining and bool(served) and all(model.batcher.ready for model in served)
+        """Whether models are served, each of them can execute or waits its turn, and the server is not stopping."""
+        batchers = [model.batcher for model in self.models.values()]
+        able = all(batcher.ready or batcher.waits_its_turn for batcher in batchers)
+        return not self._draining and bool(batchers) and able
 
     @property
     def _only(self) -> ServedModel | None:

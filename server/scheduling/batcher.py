@@ -38,7 +38,7 @@ from server.core.messages import Answer, BatchFacts, Encoding
 from server.core.observer import Observer
 from server.core.timing import BatchTimes, now_ns
 from server.runtimes.worker_process import BatchFailed, WorkerProcess
-from server.scheduling.backend import Backend, BackendSpec
+from server.scheduling.backend import Backend, BackendSpec, State
 from server.scheduling.backlog import Backlog
 from server.scheduling.calls import Call, Row
 from server.scheduling.cost_store import CostStore
@@ -244,6 +244,12 @@ class Batcher:
         return any(backend.ready for backend in self._preference)
 
     @property
+    def waits_its_turn(self) -> bool:
+        """Whether it has no worker only because others have all that there may be: it gets one when rows come."""
+        stopped = all(backend.state is State.STOPPED for backend in self._preference)
+        return bool(self._preference) and stopped and not self._slots.free
+
+    @property
     def preferred(self) -> Backend | None:
         """The backend that free rows go to while it is ready."""
         return self._preference[0] if self._preference else None
@@ -362,6 +368,7 @@ class Batcher:
     async def _run_worker(self, backend: Backend, number: int, tenant: Tenant) -> None:
         """Start a worker and feed it until it has been idle; raises `BackendUnavailable` where it dies."""
         worker = await backend.start_worker()
+        tenant.ready_since_s = asyncio.get_running_loop().time()
         watcher = asyncio.create_task(self._notify_of_death(backend, worker))
         feeds = [self._feed(backend, number, worker, tenant) for _ in range(1 + backend.spec.prepare_ahead)]
         try:
@@ -396,6 +403,8 @@ class Batcher:
         while True:
             if worker.exited.is_set():
                 raise BackendUnavailable("the worker ended while it was idle")
+            if tenant.asked:
+                return None
             if not self._held and len(self._backlog):
                 if not backend.planned and not await self._all_arrived():
                     continue
@@ -411,8 +420,6 @@ class Batcher:
                     rows = self._backlog.take(plan.rows)
                     backend.spend(time.thread_time_ns() - began_ns)
                     return rows
-            if tenant.asked:
-                return None
             if tenant.idle_since_ns is None:
                 tenant.idle_since_ns = idle_from_ns
                 backend.idle_workers.add(worker)

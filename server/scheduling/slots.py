@@ -1,22 +1,33 @@
 """How many workers a server may have at once, over all its models. An idle one makes room for one that is needed.
 
+Where none is idle, whoever has had a turn makes room for whoever has waited as long: a model that is always called must
+not keep another from ever being executed.
+
 The workers of a new version come on top while those that they replace are still there: waiting for a slot that the old
 version holds, and holds for as long as it is called, would be waiting for ever.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from server.scheduling.wakeup import Wakeup
+
+TURN_S: Final = 5.0
+"""What a worker has at least, once it is ready, before it makes room while it is busy: starting one takes seconds."""
 
 
 @dataclass(slots=True, eq=False)
 class Tenant:
-    """A worker that holds a slot. `leave` asks it to stop; it does so when it next is idle."""
+    """A worker that holds a slot. `leave` asks it to stop; it does so before it takes another batch."""
 
     leave: Callable[[], None]
+    ready_since_s: float | None = None  # by the event loop's clock; None while it starts
     idle_since_ns: int | None = None  # None while it executes or starts
     asked: bool = False
     on_top: bool = False  # it replaces one that is about to go, and does not count until then
@@ -28,22 +39,27 @@ class WorkerSlots:
     def __init__(self, most: int) -> None:
         self._most = most
         self._tenants: set[Tenant] = set()
-        self._entering = 0
+        self._queue: deque[Tenant] = deque()
         self._room = Wakeup()
 
     @property
     def free(self) -> bool:
         """Whether a worker could start that nobody waits for: nobody would have to leave, or to wait longer."""
-        return self._taken + self._entering < self._most
+        return self._taken + len(self._queue) < self._most
 
     async def enter(self, tenant: Tenant) -> None:
-        """Wait for a slot; while there is none, ask whoever has been idle longest to leave."""
-        self._entering += 1
+        """Wait for a slot, first come, first served.
+
+        While there is none, whoever has been idle longest is asked to leave, and after a turn's time whoever has been
+        busy longest.
+        """
+        self._queue.append(tenant)
         try:
-            await self._wait_for_room()
+            await self._wait_for_room(tenant)
+            self._tenants.add(tenant)
         finally:
-            self._entering -= 1
-        self._tenants.add(tenant)
+            self._queue.remove(tenant)
+            self._room.notify()
 
     def enter_on_top(self, tenant: Tenant) -> None:
         """Take a place beyond the bound, until `count`."""
@@ -62,22 +78,43 @@ class WorkerSlots:
 
     def changed(self) -> None:
         """Let those who wait look again: a slot is free, or a worker has become idle."""
-        if len(self._tenants) > self._most and self._taken - sum(one.asked for one in self._tenants) > self._most:
-            self._ask_one_to_leave()
+        if len(self._tenants) > self._most and self._taken - self._leaving > self._most:
+            self._ask(self._idle_longest())
         self._room.notify()
 
     @property
     def _taken(self) -> int:
         return sum(not one.on_top for one in self._tenants)
 
-    async def _wait_for_room(self) -> None:
-        while self._taken >= self._most:
-            self._ask_one_to_leave()
-            await self._room.wait()
+    @property
+    def _leaving(self) -> int:
+        return sum(one.asked for one in self._tenants)
 
-    def _ask_one_to_leave(self) -> None:
+    async def _wait_for_room(self, tenant: Tenant) -> None:
+        loop = asyncio.get_running_loop()
+        turn_ends_s = loop.time() + TURN_S
+        while self._queue[0] is not tenant or self._taken >= self._most:
+            if self._leaving < len(self._queue):
+                late = loop.time() >= turn_ends_s
+                self._ask(self._idle_longest() or (self._busy_longest(loop.time() - TURN_S) if late else None))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(max(turn_ends_s, loop.time() + TURN_S / 8)):
+                    await self._room.wait()
+
+    def _idle_longest(self) -> Tenant | None:
         idle = [one for one in self._tenants if one.idle_since_ns is not None and not (one.asked or one.on_top)]
-        if idle:
-            longest = min(idle, key=lambda one: one.idle_since_ns or 0)
-            longest.asked = True
-            longest.leave()
+        return min(idle, key=lambda one: one.idle_since_ns or 0, default=None)
+
+    def _busy_longest(self, before_s: float) -> Tenant | None:
+        """Return who has been ready longest, of those that were so before an instant."""
+        busy = [
+            (one.ready_since_s, index, one)
+            for index, one in enumerate(self._tenants)
+            if one.ready_since_s is not None and one.ready_since_s <= before_s and not (one.asked or one.on_top)
+        ]
+        return min(busy)[2] if busy else None
+
+    def _ask(self, tenant: Tenant | None) -> None:
+        if tenant is not None:
+            tenant.asked = True
+            tenant.leave()

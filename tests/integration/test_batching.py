@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from protos import sentiment_pb2 as pb
+from server.scheduling import slots
 from server.scheduling.cost import Measurement
 from tests import doubles
 from tests.serving import Served, eventually, serving, text_request
 
+CALLERS = 4
 ONNX, SAVED_MODEL = "onnxruntime", "tensorflow"
 
 
@@ -285,6 +287,23 @@ async def test_an_idle_worker_makes_room_where_there_may_be_no_more(tmp_path: Pa
             check("good film", result)
             workers = [backend.workers for model in ("one", "two") for backend in served.batcher(model).backends]
             assert sum(map(len, workers)) <= 2
+
+
+async def test_a_model_that_is_always_called_keeps_no_other_from_being_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "TURN_S", 0.2)
+    for model in ("one", "two", "three"):
+        doubles.publish(tmp_path, model, kinds=("onnx",))
+    async with serving(tmp_path, doubles.ADAPTERS, max_workers=1) as served:
+        answered = dict.fromkeys(("one", "two", "three"), 0)
+
+        async def call_on_and_on(model: str) -> None:
+            while min(answered.values()) < 2 * CALLERS:
+                check("good film", *await classify(served, "good film", model=model))
+                answered[model] += 1
+
+        await asyncio.gather(*(call_on_and_on(model) for model in answered for _ in range(CALLERS)))
 
 
 async def test_further_instances_start_when_rows_queue(tmp_path: Path) -> None:
