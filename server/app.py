@@ -15,6 +15,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from server.access_log import AccessLog
 from server.builder import ModelBuilder
 from server.config import ConfigurationError, ServerConfig
 from server.core.errors import LockstepError
@@ -26,7 +27,6 @@ from server.metrics import Metrics
 from server.recent import Recent
 from server.repository.catalog import Refused, scan
 from server.rpc import inference, sentiment
-from server.rpc.access_log import AccessLog
 from server.rpc.guard import CallLimits, Guard
 from server.rpc.hang_up import hang_up
 from server.rpc.stream import StreamLimits
@@ -36,8 +36,11 @@ from server.security import InsecureConfiguration, Security
 from server.tls import TlsFiles
 from server.watching import Watcher
 from server.web import Calls, application
-from server.web.door import open_door
+from server.web.access_log import following
+from server.web.crowd import bounded
+from server.web.door import DoorPolicy, open_door
 from server.web.guard import guard
+from server.web.hosts import known_hosts
 
 _log = logging.getLogger("lockstep.app")
 _UNBOUNDED = 2**31 - 1
@@ -62,9 +65,9 @@ class App:
             raise ConfigurationError(str(error)) from error
         self.statistics = Statistics()
         self.metrics = Metrics()
-        self._access_log = AccessLog() if config.access_log else None
         self.recent = Recent()
-        self._observer = Observers(self.statistics, self.metrics, self.recent, *filter(None, [self._access_log]))
+        heard_by = [AccessLog()] if config.access_log else []
+        self._observer = Observers(self.statistics, self.metrics, self.recent, *heard_by)
         builder = ModelBuilder(config, adapters, self._observer, self._readiness_may_have_changed)
         self._health = health.HealthServicer()
         self._background: list[asyncio.Task[None]] = []
@@ -106,7 +109,9 @@ class App:
             handlers.append(_reflection_handler())
         limits = CallLimits(self.config.max_calls, self.config.max_streams, most_bytes)
         tokens, tls = self.security.tokens, self.security.tls
-        self._guard = Guard(handlers, limits, self._observer.limit_reached, tokens=tokens, access_log=self._access_log)
+        self._guard = Guard(
+            handlers, limits, self._observer.limit_reached, tokens=tokens, access_log=self.config.access_log
+        )
         self._grpc.add_generic_rpc_handlers((self._guard,))
         try:
             if tls is None:
@@ -117,25 +122,7 @@ class App:
             raise ConfigurationError(
                 f"cannot listen on {self.config.grpc} (gRPC): is it in use, or not ours?"
             ) from error
-        http = self.config.http
-        calls = Calls(self.gateway, self.statistics, self.recent, self.config.max_text_bytes)
-        pages = application(calls, self.metrics.registry)
-        if tokens is not None:
-            pages.middlewares.append(guard(tokens))
-        # whoever is slow to say what it wants is closed as an idle connection is
-        self._web = web.AppRunner(
-            pages, access_log=None, handler_cancellation=True, keepalive_timeout=self.config.keepalive_s
-        )
-        await self._web.setup()
-        try:
-            context = tls.context if tls is not None else None
-            self._door = await open_door(
-                self._web.server, http.host, http.port, most=self.config.max_connections, ssl_context=context
-            )
-        except OSError as error:
-            await self._web.cleanup()
-            raise ConfigurationError(f"cannot listen on {http} (HTTP): {error.strerror}") from error
-        self.http_port = self._door.sockets[0].getsockname()[1]
+        await self._open_http()
         for served in self.gateway.models.values():
             served.batcher.start()
         self._background.append(asyncio.create_task(self._publish_health()))
@@ -143,7 +130,30 @@ class App:
             watcher = Watcher(self.config.repository, self.gateway, self.loader, self.config.watch_repository)
             self._background.append(asyncio.create_task(watcher.run()))
         await self._grpc.start()
-        _log.info("gRPC listens on %s, HTTP on %s", self.config.grpc.at(self.grpc_port), http.at(self.http_port))
+        addresses = self.config.grpc.at(self.grpc_port), self.config.http.at(self.http_port)
+        _log.info("gRPC listens on %s, HTTP on %s", *addresses)
+
+    async def _open_http(self) -> None:
+        config, address, reached = self.config, self.config.http, self._observer.limit_reached
+        tokens, tls = self.security.tokens, self.security.tls
+        before = [
+            following if config.access_log else None,
+            known_hosts([address.host, *config.http_names]) if address.is_loopback else None,
+            guard(tokens) if tokens is not None else None,
+            bounded(config.max_http_calls, reached),
+        ]
+        calls = Calls(self.gateway, self.statistics, self.recent, config.max_text_bytes, reached)
+        pages = application(calls, self.metrics.registry, [one for one in before if one is not None])
+        self._web = web.AppRunner(pages, handler_cancellation=True)
+        await self._web.setup()
+        policy = DoorPolicy(config.max_connections, config.keepalive_s, config.access_log, reached)
+        try:
+            context = tls.context if tls is not None else None
+            self._door = await open_door(self._web.server, address, policy, context)
+        except OSError as error:
+            await self._web.cleanup()
+            raise ConfigurationError(f"cannot listen on {address} (HTTP): {error.strerror}") from error
+        self.http_port = self._door.sockets[0].getsockname()[1]
 
     async def ready(self) -> None:
         """Wait until every model has a ready backend."""

@@ -32,6 +32,11 @@ PolicyName = Literal["least_cost", "token_budget", "first_come", "none"]
 Count = Annotated[int, Field(ge=1)]
 
 
+def _split(value: object) -> object:
+    """Read a list that a flag writes as one text."""
+    return [part for one in value.split(",") if (part := one.strip())] if isinstance(value, str) else value
+
+
 def _address(value: object) -> Address:
     if isinstance(value, Address):
         return value
@@ -50,6 +55,7 @@ def _port_address(value: object) -> Address:
 
 Listen = Annotated[Address, BeforeValidator(_address), PlainSerializer(str)]
 ListenTcp = Annotated[Address, BeforeValidator(_port_address), PlainSerializer(str)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")]
 
 
@@ -100,6 +106,13 @@ class ServerConfig(_Section):
     http: Annotated[
         ListenTcp, Field(description="Address of the HTTP port: host:port or [IPv6]:port; port 0 takes any.")
     ] = Address("127.0.0.1", 8002)
+
+    http_names: Annotated[
+        Names,
+        Field(
+            description="Further names, by commas, that the HTTP port answers to where it is on the loopback interface."
+        ),
+    ] = ()
 
     tls_cert: Annotated[Path | None, Field(description="PEM file of the certificate chain, for both ports.")] = None
     tls_key: Annotated[Path | None, Field(description="PEM file of its key.")] = None
@@ -173,6 +186,7 @@ class ServerConfig(_Section):
     max_message_bytes: Annotated[int, Field(ge=1, description="Bytes of one gRPC message.")] = 16 * 1024 * 1024
     max_calls: Annotated[int, Field(ge=1, description="Unary calls that are answered at once.")] = 16_384
     max_streams: Annotated[int, Field(ge=1, description="Streams that are open at once.")] = 1_024
+    max_http_calls: Annotated[int, Field(ge=1, description="Calls of the HTTP port that are answered at once.")] = 128
     max_connections: Annotated[int, Field(ge=1, description="Connections of each port; further ones are closed.")] = (
         4_096
     )

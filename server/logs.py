@@ -9,6 +9,7 @@ import datetime
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Literal, TextIO
 
@@ -70,6 +71,6 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _plain(value: object) -> str:
-    """Return a value as one word, quoted where it is none."""
-    text = str(value)
+    """Return a value as one word, quoted where it is none; `name:value,...` of a table."""
+    text = ",".join(f"{key}:{one}" for key, one in value.items()) if isinstance(value, Mapping) else str(value)
     return text if text and text.isprintable() and not set(text) & set(' "=') else json.dumps(text)

@@ -32,7 +32,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(default, bool):
             flag, shown = f"{flag}/--no-{flag[2:]}", "on" if default else "off"
         else:
-            shown = "none" if default is None else default
+            shown = "none" if default in (None, ()) else default
         kind = bool if isinstance(default, bool) else _type(field)
         command = click.option(flag, type=kind, default=None, help=f"{field.description}  [default: {shown}]")(command)
     return command

@@ -16,7 +16,7 @@ import grpc
 from server.core import request_id
 from server.core.errors import LockstepError, ModelNotReady, Overloaded
 from server.core.tokens import Role, Tokens, bearer
-from server.rpc.access_log import AccessLog
+from server.rpc.access_log import follow
 from server.rpc.status import REQUEST_ID_KEY, Context, refuse, too_large
 from server.scheduling.wakeup import Wakeup
 
@@ -50,7 +50,7 @@ class Guard(grpc.GenericRpcHandler):
         limit_reached: Callable[[str], None],
         *,
         tokens: Tokens | None = None,
-        access_log: AccessLog | None = None,
+        access_log: bool = False,
     ) -> None:
         """`tokens`: None lets everyone in; `limit_reached` hears the name of every limit that refuses something."""
         self.calls = 0
@@ -95,7 +95,7 @@ class Guard(grpc.GenericRpcHandler):
                 raise ModelNotReady("the server is stopping: connect again")
         except LockstepError as error:
             refusal = _refusal(error)
-            return self._access_log.follow(method, refusal, caller) if self._access_log is not None else refusal
+            return follow(method, refusal, caller) if self._access_log else refusal
         handler = self._guarded.get(method)
         if handler is None:
             found = self._find(handler_call_details)
@@ -103,7 +103,7 @@ class Guard(grpc.GenericRpcHandler):
                 return None
             handler = self._guarded[method] = self._guard(found)
         handler = self._bounded(handler)
-        return self._access_log.follow(method, handler, caller) if self._access_log is not None else handler
+        return follow(method, handler, caller) if self._access_log else handler
 
     def _bounded(self, handler: Handler) -> Handler:
         """Hold a stream of a service that is not ours against the limit of streams; it may never end by itself."""

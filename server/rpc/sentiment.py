@@ -34,7 +34,7 @@ class SentimentService:
     def __init__(self, gateway: Gateway, recent: Recent, limits: StreamLimits) -> None:
         self._gateway = gateway
         self._recent = recent
-        self.streams = Streams("ClassifyStream", gateway, _StreamDialect(), limits)
+        self.streams = Streams("ClassifyStream", gateway, _StreamDialect(gateway), limits)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what a server needs to route calls here."""
@@ -110,8 +110,11 @@ class SentimentService:
 class _StreamDialect:
     """The messages of ClassifyStream."""
 
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
     def open(self, payload: bytes, received_ns: int) -> Opened | Refused | CancelRequest:
-        """Read a StreamRequest."""
+        """Read a StreamRequest; one that cannot be read is a failed call of the model that it names."""
         message = parse(pb.StreamRequest, payload)
         kind = message.WhichOneof("message")
         if kind == "cancel":
@@ -119,12 +122,12 @@ class _StreamDialect:
         request = message.classify
         if kind is None or message.timeout_us < 0:
             what = "neither classify nor cancel is set" if kind is None else "timeout_us is negative"
-            return Refused(request.id, _stream_error(request.id, InvalidInput(what)))
+            return self._refused(request, received_ns, InvalidInput(what))
         deadline_ns = received_ns + message.timeout_us * 1000 if message.timeout_us else None
         try:
             predict = _predict_request(request, CallInstants(received_ns, now_ns(), deadline_ns))
         except InvalidInput as error:
-            return Refused(request.id, _stream_error(request.id, error))
+            return self._refused(request, received_ns, error)
         return Opened(
             id=request.id,
             request=predict,
@@ -132,6 +135,10 @@ class _StreamDialect:
             error=functools.partial(_stream_error, request.id),
             join=_together if message.together else None,
         )
+
+    def _refused(self, request: pb.ClassifyRequest, received_ns: int, error: InvalidInput) -> Refused:
+        self._gateway.count_failure(ModelRef(request.model.partition("@")[0]), received_ns, error)
+        return Refused(request.id, _stream_error(request.id, error))
 
 
 def _together(answers: Sequence[bytes]) -> bytes:

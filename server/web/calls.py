@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -19,7 +19,7 @@ from server.listing import list_models
 from server.recent import Recent
 from server.web import documents
 from server.web.failures import answering_errors
-from server.web.posts import JsonCall, read_call
+from server.web.posts import BodyLimit, JsonCall, read_call
 
 LIVE_WINDOW_S = 10.0
 _COMPARE_S = 100.0
@@ -45,6 +45,7 @@ class Calls:
     statistics: Statistics
     recent: Recent
     max_text_bytes: int
+    limit_reached: Callable[[str], None]
 
     def routes(self) -> Sequence[web.RouteDef]:
         """Return their routes."""
@@ -58,7 +59,9 @@ class Calls:
     async def compare(self, request: web.Request) -> web.Response:
         """Ask every backend of a model for one text."""
         received_ns = now_ns()
-        call = await read_call(request, CompareCall, _ESCAPED * self.max_text_bytes + _BESIDE_THE_TEXT_BYTES)
+        most_bytes = _ESCAPED * self.max_text_bytes + _BESIDE_THE_TEXT_BYTES
+        limit = BodyLimit(most_bytes, "max_text_bytes", self.max_text_bytes, self.limit_reached)
+        call = await read_call(request, CompareCall, limit)
         comparison = await compare(
             self.gateway,
             CompareRequest(

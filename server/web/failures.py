@@ -62,6 +62,7 @@ STATUS: Mapping[type[LockstepError], int] = {
     NotPermitted: 403,
 }
 
+GONE = STATUS[Cancelled]
 _log = logging.getLogger("lockstep.web")
 
 
@@ -78,18 +79,19 @@ def answering_errors(handler: Handler) -> Handler:
         except Exception as error:
             found = request_id()
             _log.error("%s %s failed unexpectedly", request.method, request.path, exc_info=error)
-            return _answer(500, "Internal", f"internal error; the server's log tells more under request id {found}")
+            return answer(500, "Internal", f"internal error; the server's log tells more under request id {found}")
 
     return handle
 
 
 def refusal(error: LockstepError) -> web.Response:
     """Return an error's answer; an overload says how long the caller should pause."""
-    response = _answer(STATUS[type(error)], type(error).__name__, error.message)
+    response = answer(STATUS[type(error)], type(error).__name__, error.message)
     if isinstance(error, Overloaded):
         response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     return response
 
 
-def _answer(status: int, kind: str, message: str) -> web.Response:
+def answer(status: int, kind: str, message: str) -> web.Response:
+    """Return the answer to a call that failed."""
     return web.json_response({"error": {"kind": kind, "message": message}}, status=status)

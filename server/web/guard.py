@@ -14,6 +14,8 @@ from server.core.errors import NotAuthenticated
 from server.core.tokens import Tokens, bearer
 from server.web.failures import refusal
 
+CALLER = web.RequestKey("caller", str)
+"""The name of the token that a request bears."""
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 _BASIC = "basic "
 
@@ -24,7 +26,7 @@ def guard(tokens: Tokens) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            tokens.check(presented(request))
+            request[CALLER] = tokens.check(presented(request)).name
         except NotAuthenticated as error:
             if request.path not in OPEN_PATHS:
                 return _refusal(request, error)

@@ -7,6 +7,8 @@ server. So a call is only taken where it says that it comes from our own page, o
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -25,38 +27,63 @@ class JsonCall(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-async def read_call(request: web.Request, call_type: type[_Call], most_bytes: int) -> _Call:
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    """How large a body may be, and the setting that it follows from."""
+
+    most_bytes: int
+    setting: str  # as the configuration names it
+    value: int
+    reached: Callable[[str], None]  # hears the setting's name of each body that is larger
+
+    def exceeded(self) -> MessageTooLarge:
+        """Count a body that is larger, and return its error."""
+        self.reached(self.setting)
+        flag = f"--{self.setting.replace('_', '-')} {self.value}"
+        return MessageTooLarge(f"the call has more than the {self.most_bytes} bytes that {flag} needs: send less")
+
+
+async def read_call(request: web.Request, call_type: type[_Call], limit: BodyLimit) -> _Call:
     """Read a call from a request's body; raises `NotPermitted`, `InvalidInput`, `MessageTooLarge`."""
     _check_origin(request)
     if request.content_type != "application/json":  # a form of another site could not send this unasked
         raise InvalidInput(f"the call is of type {request.content_type}: send it as application/json")
-    body = await _body(request, most_bytes)
+    body = await _body(request, limit)
     try:
         return call_type.model_validate_json(body)
     except ValidationError as error:
         raise InvalidInput(f"the call cannot be read: {_first(error)}") from None
 
 
-async def _body(request: web.Request, most_bytes: int) -> bytes:
+async def _body(request: web.Request, limit: BodyLimit) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(_READ_S):
             async for part in request.content.iter_any():
                 body += part
-                if len(body) > most_bytes:
-                    raise MessageTooLarge(f"the call has more than the {most_bytes} bytes that are taken: send less")
+                if len(body) > limit.most_bytes:
+                    raise limit.exceeded()
     except TimeoutError:
         raise DeadlineExceeded(f"the call did not arrive within {_READ_S} s") from None
+    except web.RequestPayloadError as error:
+        raise InvalidInput("the call's body is not encoded as its headers say") from error
     return bytes(body)
 
 
 def _check_origin(request: web.Request) -> None:
     """Refuse what another site's page sends. Only the host is compared: a proxy may have ended TLS before us."""
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
+    if origin is not None and _host(origin) != request.headers.get("Host"):
         raise NotPermitted(f"the call comes from a page of {origin}: only this server's own page may send it")
     if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
         raise NotPermitted("the call comes from another site's page: only this server's own page may send it")
+
+
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # brackets that hold no address
+        return None
 
 
 def _first(error: ValidationError) -> str:

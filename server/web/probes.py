@@ -8,14 +8,19 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from server.core.errors import InvalidInput
 from server.gateway import Gateway
+from server.web.failures import answering_errors
 
 
 def routes(gateway: Gateway, registry: CollectorRegistry) -> Sequence[web.RouteDef]:
     """Return the routes; `/readyz` answers 200 when models are served and each has a ready backend."""
 
     async def metrics(request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        except (TypeError, ValueError):  # a version that is no number
+            raise InvalidInput("the Accept header cannot be read: leave it out, or ask for text/plain") from None
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
     async def healthz(request: web.Request) -> web.Response:
@@ -33,4 +38,4 @@ def routes(gateway: Gateway, registry: CollectorRegistry) -> Sequence[web.RouteD
         text = "\n".join(["ready" if ready else "not ready", *lines]) + "\n"
         return web.Response(text=text, status=200 if ready else 503)
 
-    return [web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)]
+    return [web.get("/metrics", answering_errors(metrics)), web.get("/healthz", healthz), web.get("/readyz", readyz)]

@@ -208,6 +208,57 @@ async def test_connections_over_the_limit_are_closed_and_the_others_stay(tmp_pat
         await classify(served, "good")
 
 
+async def test_http_connections_over_the_limit_are_closed_and_counted(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, doubles.ADAPTERS, max_connections=1) as served:
+        _, first = await asyncio.open_connection("127.0.0.1", served.app.http_port)
+        first.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        reader, second = await asyncio.open_connection("127.0.0.1", served.app.http_port)
+        assert await reader.read() == b""
+        counted = served.app.metrics.registry.get_sample_value  # a scrape would want a connection
+        assert counted("lockstep_rejected_total", {"limit": "max_connections"}) == 1
+        for writer in (first, second):
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_calls_over_the_limit_of_the_http_port_are_refused_and_probes_are_not(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with (
+        serving(tmp_path, doubles.ADAPTERS, max_http_calls=1) as served,
+        aiohttp.ClientSession(f"http://127.0.0.1:{served.app.http_port}") as http,
+    ):
+        batcher = served.batcher("model")
+        batcher.hold()
+        call = {"model": "model", "text": "good"}
+        answered = asyncio.ensure_future(http.post("/api/compare", json=call))
+        await eventually(lambda: batcher.queued_rows > 0)
+        for path in ("/api/models", "/"):
+            async with http.get(path) as refused:
+                assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
+                assert "at most 1 at once (--max-http-calls)" in await refused.text()
+        async with http.get("/healthz") as probe:
+            assert probe.status == 200
+        assert await rejected(served, "max_http_calls") == 2
+        batcher.release()
+        async with await answered as response:
+            assert response.status == 200
+        async with http.get("/api/models") as response:
+            assert response.status == 200
+
+
+async def test_a_body_over_what_a_text_may_need_names_the_limit_of_texts_and_counts_for_it(tmp_path: Path) -> None:
+    doubles.publish(tmp_path, "model")
+    async with (
+        serving(tmp_path, doubles.ADAPTERS, max_text_bytes=100) as served,
+        aiohttp.ClientSession(f"http://127.0.0.1:{served.app.http_port}") as http,
+        http.post("/api/compare", json={"text": "x" * 5_000}) as refused,
+    ):
+        assert refused.status == 413
+        assert "4696 bytes that --max-text-bytes 100 needs" in (await refused.json())["error"]["message"]
+        assert await rejected(served, "max_text_bytes") == 1
+
+
 async def test_calls_over_a_connections_limit_wait_in_the_client_or_may_be_sent_again(tmp_path: Path) -> None:
     doubles.publish(tmp_path, "model")
     async with serving(tmp_path, doubles.ADAPTERS, max_connection_calls=2) as served:

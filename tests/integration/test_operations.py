@@ -96,6 +96,28 @@ async def test_the_access_log_has_a_line_for_every_call_and_one_for_a_stream(
         assert line["request_id"]
 
 
+async def test_the_line_of_a_stream_has_its_models_and_counts_its_messages_and_their_errors(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for model in ("one", "two"):
+        doubles.publish(tmp_path, model)
+    async with serving(tmp_path, doubles.ADAPTERS, access_log=True) as served:
+        with caplog.at_level(logging.INFO, logger="lockstep.access"):
+            stream = served.sentiment.ClassifyStream()
+            good = {"id": "1", "texts": ["good", ""]}  # the second row is at fault
+            for fields in ({**good, "model": "one"}, {**good, "model": "two"}, {**good, "model": "nowhere"}):
+                await stream.write(pb.StreamRequest(classify=pb.ClassifyRequest(**fields)))
+                await stream.read()
+            wrong = pb.ClassifyRequest(model="two", texts=["good"])
+            await stream.write(pb.StreamRequest(classify=wrong, timeout_us=-1))
+            await stream.read()
+            stream.cancel()
+            await eventually(lambda: bool(caplog.records))
+    (line,) = (record.__dict__["fields"] for record in caplog.records if record.name == "lockstep.access")
+    assert (line["model"], line["messages"], line["rows"], line["status"]) == ("one,two", 4, 2, "CANCELLED")
+    assert line["errors"] == {"InvalidInput": 3, "ModelNotFound": 1}
+
+
 async def test_a_stopping_server_says_so_refuses_what_is_new_and_answers_what_it_has(tmp_path: Path) -> None:
     doubles.publish(tmp_path, "model")
     async with serving(tmp_path, doubles.ADAPTERS) as served:
