@@ -19,7 +19,7 @@ from clients.loadtest.report import (
 )
 from clients.loadtest.run import Progress, Setting, loads_of, measure, run_loadtest, run_sweep
 from clients.loadtest.search import BackendSearch, SearchReport, Slo
-from clients.loadtest.session import LoadTestError
+from clients.loadtest.session import CutShort, LoadTestError
 from clients.loadtest.texts import TextsUnreadable
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "BackendSearch",
     "Ceiling",
     "CeilingUnknown",
+    "CutShort",
     "DocumentInvalid",
     "Found",
     "LatencySummary",

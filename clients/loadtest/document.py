@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -20,7 +20,10 @@ def to_document(value: Any) -> dict[str, Any]:
 
 
 def from_document(kind: type[T], document: object) -> T:
-    """Read a dataclass; raises `DocumentInvalid` for a missing, unknown or ill-typed field."""
+    """Read a dataclass; raises `DocumentInvalid` for a missing, unknown or ill-typed field.
+
+    A field that has a default may be missing: an older document has not got it.
+    """
     value: T = _read(kind, document, kind.__name__)
     return value
 
@@ -57,12 +60,13 @@ def _read_dataclass(kind: Any, value: object, path: str) -> Any:
     if not isinstance(value, Mapping):
         raise DocumentInvalid(f"{path} is {value!r}, and must be an object")
     names = [field.name for field in fields(kind)]
-    if set(value) != set(names):
-        missing, unknown = sorted(set(names) - set(value)), sorted(set(value) - set(names))
+    needed = {field.name for field in fields(kind) if field.default is field.default_factory is MISSING}
+    missing, unknown = sorted(needed - set(value)), sorted(set(value) - set(names))
+    if missing or unknown:
         raise DocumentInvalid(f"{path}: missing {missing}, unknown {unknown}")
     hints = get_type_hints(kind)
     try:
-        return kind(**{name: _read(hints[name], value[name], f"{path}.{name}") for name in names})
+        return kind(**{name: _read(hints[name], value[name], f"{path}.{name}") for name in names if name in value})
     except ValueError as error:
         if isinstance(error, DocumentInvalid):
             raise

@@ -15,7 +15,7 @@ from clients.loadtest.plan import Leg, LoadPlan, legs
 from clients.loadtest.report import LoadReport
 from clients.loadtest.run import Progress, Setting
 from clients.loadtest.search import LOWEST_RATE, BackendSearch, Search, SearchReport, Slo, Try
-from clients.loadtest.session import LegDone, LoadTestError, Session, open_session
+from clients.loadtest.session import CutShort, LegDone, Session, open_session
 from clients.loadtest.tally import Tally
 
 FIRST_SHARE: Final = 0.5
@@ -57,7 +57,10 @@ async def measure_search(plan: LoadPlan, slo: Slo, setting: Setting) -> Found:
             turned = list(rates)[step % len(rates) :] + list(rates)[: step % len(rates)]
             for backend in turned:
                 await run.attempt(plan, backend, rates[backend], step)
-        return run.found(closed, plan, limited=bool(run.next_rates()))
+        found = run.found(closed, plan, limited=bool(run.next_rates()))
+        if run.lost is not None:
+            raise CutShort(str(run.lost), found.reports, found.search) from run.lost
+        return found
 
 
 @dataclass(slots=True)
@@ -69,6 +72,7 @@ class _Run:
     tries: dict[str, list[Try]] = field(default_factory=dict)
     done: list[LegDone] = field(default_factory=list)
     turns: int = 0
+    lost: GeneratorLost | None = None  # what ended it early
 
     async def first(self, closed: LoadPlan, leg: Leg) -> None:
         """See what a backend can do at all, to begin at a part of it."""
@@ -132,7 +136,9 @@ class _Run:
         try:
             found = await self.session.run(plan, leg)
         except GeneratorLost as error:
-            raise LoadTestError(str(error)) from error
+            self.session.interrupted = True
+            self.lost = error
+            return None
         if found is not None:
             self.done.append(found)
         return found

@@ -14,6 +14,7 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from clients.loadtest import figures
+from clients.loadtest.atomic import write_whole
 from clients.loadtest.figures import Colours, Figure
 from clients.loadtest.report import BackendReport, LoadReport
 from clients.loadtest.search import SearchReport
@@ -83,10 +84,10 @@ def write_page(
     searches: Sequence[SearchReport] = (),
     title: str = "Load test",
     command: str | None = None,
+    cut_short: str | None = None,
 ) -> None:
     """Write the page, making its folder. Raises `ValueError` where there is nothing to show."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_page(reports, searches=searches, title=title, command=command), encoding="utf-8")
+    write_whole(path, render_page(reports, searches=searches, title=title, command=command, cut_short=cut_short))
 
 
 def render_page(
@@ -95,6 +96,7 @@ def render_page(
     searches: Sequence[SearchReport] = (),
     title: str = "Load test",
     command: str | None = None,
+    cut_short: str | None = None,
 ) -> str:
     """Return the page as HTML. Raises `ValueError` where there is nothing to show."""
     if not reports:
@@ -122,6 +124,7 @@ def render_page(
     return environment.get_template("page.html.j2").render(
         title=title,
         command=command,
+        cut_short=cut_short,
         first=first,
         ceiling=None if first.ceiling is None else ceiling_line(first.ceiling),
         sections=sections,

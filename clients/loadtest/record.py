@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from clients.loadtest.atomic import write_whole
 from clients.loadtest.document import DocumentInvalid, from_document, to_document
 from clients.loadtest.report import FORMAT, LoadReport
 from clients.loadtest.search import SearchReport
@@ -18,6 +19,7 @@ class LoadRun:
     reports: tuple[LoadReport, ...]
     searches: tuple[SearchReport, ...] = ()
     command: str | None = None  # that made it
+    cut_short: str | None = None  # what is not in it, and why; None: it holds all that was asked for
     format: int = FORMAT
 
     @property
@@ -31,15 +33,14 @@ class LoadRun:
 
 
 def write_run(path: Path, run: LoadRun) -> None:
-    """Write a run as a JSON file, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(run.to_json() + "\n", encoding="utf-8")
+    """Write a run as a JSON file, making its folder; what is there already stays whole until the new one is."""
+    write_whole(path, run.to_json() + "\n")
 
 
 def read_run(path: Path) -> LoadRun:
     """Read what `write_run` wrote; raises `DocumentInvalid` or `OSError`."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except ValueError as error:
         raise DocumentInvalid(f"{path}: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -48,3 +49,7 @@ def read_run(path: Path) -> LoadRun:
         return from_document(LoadRun, document)
     except DocumentInvalid as error:
         raise DocumentInvalid(f"{path}: {error}") from error
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"holds {name}, which is no number: nothing can be told from it")

@@ -14,7 +14,7 @@ from clients.loadtest.clock import run_with_fine_timers
 from clients.loadtest.fleet import GeneratorLost
 from clients.loadtest.plan import Leg, LoadPlan, legs
 from clients.loadtest.report import LoadReport
-from clients.loadtest.session import LegDone, LoadTestError, Session, open_session
+from clients.loadtest.session import CutShort, LegDone, Session, open_session
 from clients.loadtest.tally import BEHIND, Tally
 from clients.transport import Connect
 
@@ -63,8 +63,8 @@ def run_loadtest(
     """Run a plan and return its report; blocks. Ctrl-C ends it early: the report says `interrupted`.
 
     Raises `LoadTestError`, `TextsUnreadable`, `ChoiceUnclear` or `CallError` (no server) before anything
-    is measured; once legs run, failures are counted in the report. Ctrl-C before then raises
-    `KeyboardInterrupt`.
+    is measured; once legs run, failures are counted in the report, and a generator's own death raises `CutShort`, which
+    holds what was measured. Ctrl-C before then raises `KeyboardInterrupt`.
     """
     setting = Setting(credentials, connect, ceiling, on_progress)
     (report,) = run_sweep([plan], setting)
@@ -96,8 +96,8 @@ async def measure_sweep(plans: Sequence[LoadPlan], setting: Setting) -> tuple[Lo
     async with open_session(
         plans[-1], connect=setting.connect, credentials=setting.credentials, ceiling=setting.ceiling
     ) as session:
-        done, notes = await _run_legs(session, plans, setting)
-        return tuple(
+        done, notes, lost = await _run_legs(session, plans, setting)
+        reports = tuple(
             session.report(
                 plan,
                 [leg for leg in done if leg.plan is plan],
@@ -106,15 +106,18 @@ async def measure_sweep(plans: Sequence[LoadPlan], setting: Setting) -> tuple[Lo
             )
             for plan in plans
         )
+        if lost is not None:
+            raise CutShort(str(lost), reports) from lost
+        return reports
 
 
 async def _run_legs(
     session: Session, plans: Sequence[LoadPlan], setting: Setting
-) -> tuple[list[LegDone], dict[str, list[str]]]:
+) -> tuple[list[LegDone], dict[str, list[str]], GeneratorLost | None]:
     """Run every leg of every load, round by round, or as many as there are before an interruption or the limit.
 
     Every second round goes from the heaviest load to the lightest, so that a drift of the machine is not taken for
-    the effect of the load. Returns notes by load: which legs were left out, and why.
+    the effect of the load. Returns notes by load: which legs were left out, and why; and what ended it early.
     """
     now = asyncio.get_running_loop().time
     until_s = now() + setting.limit_s
@@ -144,7 +147,10 @@ async def _run_legs(
         try:
             found = await session.run(plan, leg)
         except GeneratorLost as error:
-            raise LoadTestError(str(error)) from error
+            session.interrupted = True
+            for each in plans:
+                notes.setdefault(each.load, []).append(f"ended in turn {number} of {len(order)}: {error}")
+            return done, notes, error
         if found is not None:
             done.append(found)
             if plan.rate is not None and plan.rate < most and _fell_behind(found.seen.tally):
@@ -155,7 +161,7 @@ async def _run_legs(
                 )
         if session.interrupted:
             break
-    return done, notes
+    return done, notes, None
 
 
 def _fell_behind(tally: Tally) -> bool:

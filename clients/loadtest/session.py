@@ -24,6 +24,7 @@ from clients.loadtest.fleet import Fleet, HereSender, Sender
 from clients.loadtest.gauges import NOTHING, Gauges, MetricsUnreachable, Spent, read_gauges
 from clients.loadtest.plan import FREE, Leg, LoadPlan, generators
 from clients.loadtest.report import FORMAT, BackendReport, LegSeen, LoadReport, Purpose, ServerView, warnings_of
+from clients.loadtest.search import SearchReport
 from clients.loadtest.texts import Texts, texts_of
 from clients.results import ModelStatistics, ServedModel
 from clients.transport import Connect
@@ -34,6 +35,15 @@ WAKE_S: Final = 60.0
 
 class LoadTestError(Exception):
     """The load test cannot begin, or its server is not what the plan needs; says why."""
+
+
+class CutShort(LoadTestError):
+    """The load test could not go on; says why, and holds what was measured until then."""
+
+    def __init__(self, why: str, reports: Sequence[LoadReport], search: SearchReport | None = None) -> None:
+        super().__init__(why)
+        self.reports = tuple(reports)
+        self.search = search
 
 
 @dataclass(frozen=True, slots=True)

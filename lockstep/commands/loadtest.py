@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shlex
+import signal
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lockstep.commands.credentials import credential_options
-from lockstep.commands.ending import CONNECT_S, fail, no_server
+from lockstep.commands.ending import CONNECT_S, NO_SERVER, fail, no_server
+from lockstep.commands.stopping import SIGNALLED, Stop, stoppable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from clients import Credentials
     from clients.loadtest import Ceiling, LoadPlan, LoadRun, Progress, Setting, Slo
 
-ROWS_FAILED, RUN_FAILED, INTERRUPTED = 1, 3, 130  # exit codes; 2 is click's own, for usage
+ROWS_FAILED, RUN_FAILED = 1, 3  # exit codes; 2 is click's own, for usage
 EXTRA = ("hdrh", "jinja2", "plotly", "psutil")
 CORPUS = "corpus"
 CORPUS_FILE = Path(".cache/corpus/test.jsonl")  # where `lockstep corpus` puts it
@@ -39,7 +42,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
         if ":" in value:
             low, high, count = value.split(":")
             first, last, many = float(low), float(high), int(count)
-            if not (0 < first < last and 2 <= many <= MOST_LOADS):
+            if not (0 < first < last < float("inf") and 2 <= many <= MOST_LOADS):
                 raise click.BadParameter(f"{value}: 0 < LOW < HIGH, and COUNT from 2 to {MOST_LOADS}")
             return tuple(float(f"{first + (last - first) * n / (many - 1):.4g}") for n in range(many))
         numbers = tuple(float(part) for part in value.split(","))
@@ -52,6 +55,12 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
 
 def _whole(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
     return tuple(max(1, round(number)) for number in _numbers(context, parameter, value))
+
+
+def _above_zero(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if not value > 0:  # nor is nan
+        raise click.BadParameter(f"{value:g} is not above 0")
+    return value
 
 
 def _texts(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -127,7 +136,13 @@ def _texts(_context: click.Context, _parameter: click.Parameter, value: str | No
     "--warmup", "warmup_s", default=1.0, show_default=True, metavar="SECONDS", help="Unmeasured, in each turn."
 )
 @click.option(
-    "--limit", "limit_s", default=1800.0, show_default=True, metavar="SECONDS", help="No turn of a model begins later."
+    "--limit",
+    "limit_s",
+    default=1800.0,
+    show_default=True,
+    callback=_above_zero,
+    metavar="SECONDS",
+    help="No turn of a model begins later.",
 )
 @click.option("--texts-per-call", default=1, show_default=True, metavar="N")
 @click.option(
@@ -199,8 +214,9 @@ def loadtest(
     """Load-test the backends of a model side by side.
 
     Backends take short turns (A B, B A, ...), so that a drift of the machine hits all alike, with the
-    same texts at the same instants. Latency counts from the instant a call was meant to start. Ctrl-C
-    stops, and prints what was measured until then.
+    same texts at the same instants. Latency counts from the instant a call was meant to start. Each model's
+    figures are printed and written when it is through. Ctrl-C and SIGTERM end the test and keep what was measured
+    until then, as does whatever else ends it; a second signal ends it at once.
 
     \b
     lockstep loadtest                                  how many texts a second
@@ -210,62 +226,158 @@ def loadtest(
     lockstep loadtest --backends onnxruntime,free --texts reviews.jsonl
 
     Exit codes: 0 every text was answered; 1 some were not (a sweep or a search goes there on purpose: 0); 2 wrong
-    usage, or no such model or backend; 3 the test could not run; 4 no server answers; 130 interrupted.
+    usage, no such model or backend, or nowhere to write; 3 the test could not run, or not to its end; 4 no server
+    answers, or not any more; 130 interrupted, 143 terminated.
     """  # noqa: D301  click reads the \b
-    from dataclasses import replace
-
     try:
-        from clients.loadtest import LoadPlan, Setting
-        from clients.loadtest.page import write_page
+        from clients.loadtest import LoadPlan, LoadRun, Setting, Slo, loads_of, page  # noqa: F401  its needs, too
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
         fail(f"the load test needs {error.name}: pip install 'lockstep[loadtest]'", RUN_FAILED)
 
-    from clients.loadtest import LoadRun, Slo, write_run
-
-    if ceiling is True:
-        _only_ceiling(load)
-        return
-    swept = bool(rates or callers)
-    if sum((swept, load["rate"] is not None, slo is not None)) > 1:
-        raise click.UsageError("--rate, a sweep and --slo are different loads: name one kind")
-    if mode is None:
-        mode = "open" if load["rate"] is not None or (rates and not callers) else "closed"
-    if mode == "open" and load["rate"] is None and rates:
-        load["rate"] = rates[0]
-    chosen = models or _only_model(server, credentials)
-    load["mode"] = mode
-    try:
-        promise = None if slo is None else Slo.parse(slo)
-        plans = [LoadPlan(model=model, address=server, **load) for model in chosen]
-    except (ValueError, TypeError) as error:
-        raise click.UsageError(str(error)) from error
-
-    setting = Setting(
-        credentials=credentials, limit_s=limit_s, ceiling=None if ceiling is False else _ceiling(plans[0])
-    )
-    measured = LoadRun((), command=_command(context))
-    for found in _run(plans, rates, callers, promise, setting):
-        measured = replace(
-            measured, reports=measured.reports + found.reports, searches=measured.searches + found.searches
-        )
-    run = measured
-    if not run.reports:
-        fail("interrupted before anything was measured", INTERRUPTED)
-    json_path, page_path = Path(f"{out}.json"), Path(f"{out}.html")
-    write_run(json_path, run)
-    write_page(page_path, run.reports, searches=run.searches, command=run.command)
-    _print(run, as_json=as_json)
-    click.echo(f"Wrote {json_path} and {page_path}", err=True)
-    if run.interrupted:
-        raise click.exceptions.Exit(INTERRUPTED)
-    if (
-        not swept
-        and promise is None
-        and any(backend.failed_rows for report in run.reports for backend in report.backends)
-    ):
+    reports: _Reports | None = None
+    with stoppable() as stop:
+        try:
+            if ceiling is True:
+                _only_ceiling(load, stop)
+                return
+            swept = bool(rates or callers)
+            if sum((swept, load["rate"] is not None, slo is not None)) > 1:
+                raise click.UsageError("--rate, a sweep and --slo are different loads: name one kind")
+            if mode is None:
+                mode = "open" if load["rate"] is not None or (rates and not callers) else "closed"
+            if mode == "open" and load["rate"] is None and rates:
+                load["rate"] = rates[0]
+            try:
+                promise = None if slo is None else Slo.parse(slo)
+                plan = LoadPlan(model="", address=server, **{**load, "mode": mode})
+                loads = loads_of(plan, rates=rates, callers=callers)
+            except (ValueError, TypeError) as error:
+                raise click.UsageError(str(error)) from error
+            reports = _Reports(out, as_json=as_json, run=LoadRun((), command=_command(context)))
+            names = _served(server, models, plan.backends, credentials)
+            setting = Setting(
+                credentials=credentials, limit_s=limit_s, ceiling=None if ceiling is False else _ceiling(plan, stop)
+            )
+            end = _run(names, loads, promise, setting, stop, reports)
+            reports.finish(end)
+        except KeyboardInterrupt:
+            done = "everything was written" if reports is not None and reports.any else "anything was measured"
+            fail(f"{stop.word} before {done}", stop.exit_code)
+    if not swept and promise is None and reports.failed_rows:
         raise click.exceptions.Exit(ROWS_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Why a test ends before its end."""
+
+    why: str
+    exit_code: int
+
+
+class _Reports:
+    """What was measured until now: printed as soon as a model is through, and kept in both files from then on."""
+
+    def __init__(self, out: str, *, as_json: bool, run: LoadRun) -> None:
+        """See that the files can be written: what was measured is not to be lost for want of a folder."""
+        from clients.loadtest.atomic import check_writable
+
+        self._run = run
+        self._as_json = as_json
+        self._unread = False  # who read our output has gone
+        self._json_path, self._page_path = Path(f"{out}.json"), Path(f"{out}.html")
+        if not Path(out).name or out.endswith("/"):
+            raise click.BadParameter(f"{out!r} names no file", param_hint="--out")
+        try:
+            check_writable(self._json_path)
+            check_writable(self._page_path)
+        except OSError as error:
+            raise click.BadParameter(f"{out} cannot be written: {error}", param_hint="--out") from error
+
+    @property
+    def any(self) -> bool:
+        return bool(self._run.reports)
+
+    @property
+    def failed_rows(self) -> int:
+        return sum(backend.failed_rows for report in self._run.reports for backend in report.backends)
+
+    def add(self, found: LoadRun, *, left: Sequence[str]) -> None:
+        """Take what was found of a model; `left` are those that are still to be measured."""
+        reports = tuple(report for report in found.reports if report.backends)
+        if not reports:
+            return
+        found = replace(found, reports=reports)
+        if not self._as_json:
+            self._print(_tables(found))
+        self._run = replace(
+            self._run,
+            reports=self._run.reports + reports,
+            searches=self._run.searches + found.searches,
+            cut_short=f"not measured: {', '.join(left)}" if left else None,
+        )
+        if left and (error := self._write()) is not None:
+            click.echo(f"Cannot write yet: {error}", err=True)
+
+    def finish(self, end: _End | None) -> None:
+        """Print and write what there is; ends the command where it is not all that was asked for."""
+        if not self._run.reports:
+            end = end or _End("nothing was measured", RUN_FAILED)
+            fail(end.why, end.exit_code)
+        if end is not None:
+            why = "; ".join(filter(None, (end.why, self._run.cut_short)))
+            self._run = replace(self._run, cut_short=why)
+            click.echo(f"Error: {why}", err=True)
+        if self._as_json:
+            self._print(self._run.to_json() + "\n")
+        error = self._write()
+        if error is None:
+            click.echo(f"Wrote {self._json_path} and {self._page_path}", err=True)
+        else:
+            click.echo(f"Error: cannot write {self._json_path} and {self._page_path}: {error}", err=True)
+        if end is not None:
+            raise click.exceptions.Exit(end.exit_code)
+        if error is not None:
+            raise click.exceptions.Exit(RUN_FAILED)
+        if self._unread:
+            raise click.exceptions.Exit(SIGNALLED + signal.SIGPIPE)
+
+    def _write(self) -> OSError | None:
+        from clients.loadtest import write_run
+        from clients.loadtest.page import write_page
+
+        run = self._run
+        try:
+            write_run(self._json_path, run)
+            write_page(
+                self._page_path, run.reports, searches=run.searches, command=run.command, cut_short=run.cut_short
+            )
+        except OSError as error:
+            return error
+        return None
+
+    def _print(self, text: str) -> None:
+        if self._unread:
+            return
+        try:
+            click.echo(text, nl=False)
+        except BrokenPipeError:  # `| head`: the files are written all the same
+            self._unread = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tables(run: LoadRun) -> str:
+    from rich.console import Console
+
+    from clients.loadtest.table import print_run
+
+    # A pipe has no width of its own: the table keeps its columns there.
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    with console.capture() as captured:
+        print_run(run, console)
+    return captured.get()
 
 
 def _command(context: click.Context) -> str:
@@ -288,22 +400,32 @@ def _command(context: click.Context) -> str:
     return shlex.join(words)
 
 
-def _only_model(server: str, credentials: Credentials) -> tuple[str, ...]:
+def _served(
+    server: str, models: tuple[str, ...], backends: tuple[str, ...], credentials: Credentials
+) -> tuple[str, ...]:
+    """Return the models to test, each once; a name that the server lacks is said before anything is measured."""
     from clients import CallError, DeadlineExceeded, SyncSentimentClient, Unavailable
-    from clients.choice import ChoiceUnclear, choose_model
+    from clients.choice import ChoiceUnclear, choose_backends, choose_model
+    from clients.loadtest import FREE
 
     try:
         with SyncSentimentClient(server, timeout_s=CONNECT_S, credentials=credentials) as client:
-            return (choose_model(client.models(), None).name,)
+            served = client.models()
+        chosen = [choose_model(served, name) for name in dict.fromkeys(models)] or [choose_model(served, None)]
+        for model in chosen:
+            pinned = [name for name in backends if name != FREE]
+            if pinned or not backends:
+                choose_backends(model, pinned)
     except (Unavailable, DeadlineExceeded) as error:
         no_server(server, error)
     except CallError as error:
         fail(f"{error.code.name}: {error}", RUN_FAILED)
     except ChoiceUnclear as error:
-        raise click.UsageError(f"{error} (--model)") from error
+        raise click.UsageError(f"{error} (--model)" if not models else str(error)) from error
+    return tuple(model.name for model in chosen)
 
 
-def _only_ceiling(load: dict[str, Any]) -> None:
+def _only_ceiling(load: dict[str, Any], stop: Stop) -> None:
     from clients.loadtest import LoadPlan
     from clients.loadtest.ceiling import ECHO
 
@@ -312,24 +434,24 @@ def _only_ceiling(load: dict[str, Any]) -> None:
         plan = LoadPlan(model=ECHO, **{name: load[name] for name in kept})
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    _ceiling(plan, seconds=CEILING_S)
+    _ceiling(plan, stop, seconds=CEILING_S)
 
 
-def _ceiling(plan: LoadPlan, *, seconds: float | None = None) -> Ceiling:
+def _ceiling(plan: LoadPlan, stop: Stop, *, seconds: float | None = None) -> Ceiling:
     """Measure what the generator can send, and say it."""
     from rich.console import Console
 
-    from clients.loadtest import CeilingUnknown, TextsUnreadable, measure_ceiling
+    from clients.loadtest import CeilingUnknown, TextsUnreadable
+    from clients.loadtest.ceiling import SECONDS
+    from clients.loadtest.ceiling import ceiling as measure
     from clients.loadtest.table import ceiling_line
 
     console = Console(stderr=True)
     try:
         with console.status("measuring what the generator itself can send"):
-            found = measure_ceiling(plan) if seconds is None else measure_ceiling(plan, seconds=seconds)
+            found = stop.run(measure(plan, seconds=seconds or SECONDS))
     except (CeilingUnknown, TextsUnreadable) as error:
         fail(str(error), RUN_FAILED)
-    except KeyboardInterrupt:
-        fail("interrupted before anything was measured", INTERRUPTED)
     if seconds is None:
         console.print(ceiling_line(found), style="dim", highlight=False, soft_wrap=True)
     else:
@@ -338,63 +460,66 @@ def _ceiling(plan: LoadPlan, *, seconds: float | None = None) -> Ceiling:
 
 
 def _run(
-    plans: list[LoadPlan], rates: tuple[float, ...], callers: tuple[int, ...], slo: Slo | None, setting: Setting
-) -> Iterator[LoadRun]:
-    """Run the plans and yield what each found; an interrupted one is the last, and is there if it measured anything."""
-    from dataclasses import replace
+    names: Sequence[str],
+    loads: Sequence[LoadPlan],
+    slo: Slo | None,
+    setting: Setting,
+    stop: Stop,
+    reports: _Reports,
+) -> _End | None:
+    """Measure model after model, and tell `reports`; returns why not all of them, where that is so."""
+    for number, name in enumerate(names):
+        found, end = _measure(name, loads, slo, setting, stop)
+        left = names[number + 1 :]
+        reports.add(found, left=left)
+        if end is None and stop.signal is not None and (found.interrupted or left):
+            end = _End(stop.word, stop.exit_code)
+        if end is not None:
+            return end
+    return None
 
+
+def _measure(
+    name: str, loads: Sequence[LoadPlan], slo: Slo | None, setting: Setting, stop: Stop
+) -> tuple[LoadRun, _End | None]:
+    """Measure a model; returns what was found until it ended, and why it ended before its end."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     from clients import CallError, DeadlineExceeded, Unavailable
     from clients.choice import ChoiceUnclear
-    from clients.loadtest import LoadRun, LoadTestError, TextsUnreadable, loads_of, run_search, run_sweep
+    from clients.loadtest import CutShort, LoadRun, LoadTestError, TextsUnreadable
+    from clients.loadtest.find import measure_search
+    from clients.loadtest.run import measure_sweep
 
+    plans = [replace(load, model=name) for load in loads]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    for plan in plans:
-        loads = loads_of(plan, rates=rates, callers=callers)
-        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(f"{plan.model}: waking its backends", total=None)
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{name}: waking its backends", total=None)
 
-            def show(progress: Progress, bar: Bar = bar, task: Any = task) -> None:
-                leg = progress.leg
-                bar.update(
-                    task,
-                    description=f"{progress.plan.model}: {leg.backend}, {progress.plan.load}, round {leg.round + 1}",
-                    total=progress.legs,
-                    completed=progress.number - 1,
-                )
+        def show(progress: Progress) -> None:
+            leg = progress.leg
+            bar.update(
+                task,
+                description=f"{progress.plan.model}: {leg.backend}, {progress.plan.load}, round {leg.round + 1}",
+                total=progress.legs,
+                completed=progress.number - 1,
+            )
 
-            showing = replace(setting, on_progress=show)
-
-            try:
-                if slo is None:
-                    run = LoadRun(run_sweep(loads, showing))
-                else:
-                    found = run_search(plan, slo, showing)
-                    run = LoadRun(found.reports, (found.search,))
-            except KeyboardInterrupt:
-                break
-            except (Unavailable, DeadlineExceeded) as error:
-                no_server(plan.address, error)
-            except ChoiceUnclear as error:
-                raise click.UsageError(str(error)) from error
-            except (CallError, LoadTestError, TextsUnreadable, OSError) as error:
-                fail(str(error), RUN_FAILED)
-        yield replace(run, reports=tuple(report for report in run.reports if report.backends))
-        if run.interrupted:
-            break
-
-
-def _print(run: LoadRun, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(json.loads(run.to_json()), indent=2))
-        return
-    from rich.console import Console
-
-    from clients.loadtest.table import print_run
-
-    # A pipe has no width of its own: the table keeps its columns there.
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    print_run(run, console)
+        setting = replace(setting, on_progress=show)
+        try:
+            if slo is None:
+                return LoadRun(stop.run(measure_sweep(plans, setting))), None
+            found = stop.run(measure_search(plans[0], slo, setting))
+            return LoadRun(found.reports, (found.search,)), None
+        except CutShort as error:
+            kept = LoadRun(error.reports, () if error.search is None else (error.search,))
+            return kept, _End(f"{name}: {error}", RUN_FAILED)
+        except KeyboardInterrupt:
+            end = _End(stop.word, stop.exit_code)
+        except (Unavailable, DeadlineExceeded) as error:
+            end = _End(f"{name}: no server answers at {plans[0].address} any more: {error}", NO_SERVER)
+        except (CallError, ChoiceUnclear, LoadTestError, TextsUnreadable, OSError) as error:
+            end = _End(f"{name}: {error}", RUN_FAILED)
+    return LoadRun(()), end
