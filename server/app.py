@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import grpc
@@ -44,6 +44,7 @@ from server.web.hosts import known_hosts
 
 _log = logging.getLogger("lockstep.app")
 _UNBOUNDED = 2**31 - 1
+_HEALTH_RETRY_S = 0.5
 _SERVICES = (inference.SERVICE, sentiment.SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
 
 
@@ -125,10 +126,10 @@ class App:
         await self._open_http()
         for served in self.gateway.models.values():
             served.batcher.start()
-        self._background.append(asyncio.create_task(self._publish_health()))
+        self._in_background(self._publish_health(), "publishing of health")
         if self.config.watch_repository is not None:
             watcher = Watcher(self.config.repository, self.gateway, self.loader, self.config.watch_repository)
-            self._background.append(asyncio.create_task(watcher.run()))
+            self._in_background(watcher.run(), "watching of the repository")
         await self._grpc.start()
         addresses = self.config.grpc.at(self.grpc_port), self.config.http.at(self.http_port)
         _log.info("gRPC listens on %s, HTTP on %s", *addresses)
@@ -193,18 +194,37 @@ class App:
         self._readiness_changed.notify()
         self._health_is_old.set()
 
+    def _in_background(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Do something for as long as the server runs; where it ends before that, say so loudly."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                _log.critical("the %s has ended: restart the server", what, exc_info=task.exception())
+
+        task = asyncio.create_task(work, name=what)
+        task.add_done_callback(ended)
+        self._background.append(task)
+
     async def _publish_health(self) -> None:
         """Keep grpc.health.v1 true: the server, its services, each model."""
-        serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
         while True:
             self._health_is_old.clear()
-            for name in self.gateway.unloaded:
-                await self._health.set(name, not_serving)
-            for name, served in self.gateway.models.items():
-                await self._health.set(name, serving if served.batcher.ready else not_serving)
-            for service in ("", inference.SERVICE, sentiment.SERVICE):
-                await self._health.set(service, serving if self.gateway.ready else not_serving)
-            await self._health_is_old.wait()
+            try:
+                await self._tell_health()
+            except Exception:
+                _log.exception("health was not published, and will be once more")
+                await asyncio.sleep(_HEALTH_RETRY_S)
+            else:
+                await self._health_is_old.wait()
+
+    async def _tell_health(self) -> None:
+        serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in self.gateway.unloaded:
+            await self._health.set(name, not_serving)
+        for name, served in self.gateway.models.items():
+            await self._health.set(name, serving if served.batcher.ready else not_serving)
+        for service in ("", inference.SERVICE, sentiment.SERVICE):
+            await self._health.set(service, serving if self.gateway.ready else not_serving)
 
 
 def grpc_options(config: ServerConfig) -> list[tuple[str, int]]:

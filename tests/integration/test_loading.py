@@ -22,7 +22,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from protos import open_inference_pb2 as oip
 from protos import sentiment_pb2 as pb
-from server import loading
+from server import loading, watching
+from server.loading import Loader
 from server.repository.catalog import PublishedModel, read_latest
 from server.watching import Watcher
 from tests import doubles
@@ -615,7 +616,111 @@ async def test_a_watched_model_that_was_unloaded_stays_so_until_it_has_a_new_ver
         await unload(served)
         watcher = Watcher(repository, served.app.gateway, served.app.loader, 3600.0)
         await watcher.look()
+        await watcher.settled()
         assert (await index(served))["model"][2] == "unloaded"
         os.rename(tmp_path / "staged/model/2", repository / "model/2")
         await watcher.look()
+        await watcher.settled()
         assert await version(served) == 2
+
+
+async def test_a_new_model_that_waits_holds_up_no_other_update(tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    doubles.publish(repository, "model")
+    hold, _ = doubles.directions(repository, 1, "onnx")
+    async with serving(repository, ADAPTERS, watch_repository=0.01) as served:
+        hold.touch()  # what is loaded in version 1 from now on waits
+        os.rename(doubles.publish(tmp_path / "staged", "a-new", version=1).parent, repository / "a-new")
+        await eventually(lambda: any(one.manifest.name == "a-new" for one in served.app.gateway.beside))
+        os.rename(doubles.publish(tmp_path / "staged", "model", version=2), repository / "model/2")
+        await eventually(lambda: served.app.gateway.models["model"].manifest.version == 2)
+        assert "a-new" not in served.app.gateway.models
+        hold.unlink()
+        await eventually(lambda: "a-new" in served.app.gateway.models)
+
+
+class _SlowAtFirst:
+    """A loader whose first load never ends."""
+
+    def __init__(self) -> None:
+        self.loads: list[str] = []
+
+    async def load(self, name: str) -> None:
+        self.loads.append(name)
+        if len(self.loads) == 1:
+            await asyncio.Event().wait()
+
+
+async def test_a_load_that_takes_too_long_is_given_up_and_tried_anew(
+    served: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loader = _SlowAtFirst()
+    watcher = Watcher(tmp_path, served.app.gateway, loader, 3600.0, load_s=0.01)
+    doubles.publish(tmp_path, "model", version=2)
+    for _ in range(3):
+        await watcher.look()
+        await watcher.settled()
+    assert "model/2 was not loaded within 0.01 s" in caplog.text
+    assert loader.loads == ["model", "model"]  # the second load came to an end, so there was no third
+
+
+async def test_watching_goes_on_whatever_goes_wrong_and_the_log_has_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubles.publish(tmp_path, "model")
+    highest, load_model, failures = watching.highest_versions, Loader.load, iter(["look", "load"])
+
+    def look(repository: Path) -> dict[str, int]:
+        if next(failures, None) == "look":
+            raise RuntimeError("a bug in looking")
+        return highest(repository)
+
+    async def load_or_fail(loader: Loader, name: str) -> None:
+        if name == "broken":
+            raise RuntimeError("a bug in loading")
+        await load_model(loader, name)
+
+    monkeypatch.setattr(watching, "highest_versions", look)
+    monkeypatch.setattr(Loader, "load", load_or_fail)
+    async with serving(tmp_path, ADAPTERS, watch_repository=0.01) as served:
+        doubles.publish(tmp_path, "broken")
+        await eventually(lambda: "broken/1 was not loaded" in caplog.text)
+        doubles.publish(tmp_path, "new")
+        await eventually(lambda: "new" in served.app.gateway.models)
+    assert [str(one.exc_info[1]) for one in caplog.records if one.exc_info] == ["a bug in looking", "a bug in loading"]
+
+
+async def test_health_is_published_again_where_it_failed_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, ADAPTERS, allow_load=True) as served:
+        stub = HealthStub(served.channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service="model"))
+        while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
+            pass
+        tell, failures = served.app._tell_health, iter([RuntimeError("a bug in health")])
+
+        async def fail_once() -> None:
+            if (failure := next(failures, None)) is not None:
+                raise failure
+            await tell()
+
+        monkeypatch.setattr(served.app, "_tell_health", fail_once)
+        await unload(served)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert "a bug in health" in caplog.text
+
+
+async def test_work_in_the_background_that_ends_is_shouted_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def end(_: Watcher) -> None:
+        raise SystemError("a bug")
+
+    monkeypatch.setattr(Watcher, "run", end)
+    doubles.publish(tmp_path, "model")
+    async with serving(tmp_path, ADAPTERS, watch_repository=3600.0):
+        await eventually(lambda: "the watching of the repository has ended" in caplog.text)
+    (record,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert isinstance(record.exc_info[1], SystemError)
