@@ -1,16 +1,18 @@
 """Did it get slower? Holds two load tests against each other, figure by figure. Pure.
 
 A figure is worse where the ratio's 95 % interval leaves out "no change" on the bad side, and the ratio itself is beyond
-the tolerance: the first keeps noise from being taken for a change, the second a change too small to matter.
+the tolerance: the first keeps noise from being taken for a change, the second a change too small to matter. Where the
+interval leaves everything open, nothing was judged: that is not the same as nothing having changed, and is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Literal
 
-from clients.loadtest.interval import Ratio, ratio_of
+from clients.loadtest.interval import FEWEST, Ratio, ratio_of
 from clients.loadtest.plan import LoadPlan
 from clients.loadtest.record import LoadRun
 from clients.loadtest.report import BackendReport, LoadReport, RoundReport
@@ -48,12 +50,18 @@ class Comparison:
     changes: tuple[Change, ...]
     differences: tuple[str, ...]  # that make the figures incomparable
     notes: tuple[str, ...]  # that a reader should know
+    unjudged: tuple[str, ...]  # backends of whose pace nothing could be judged, and why
     tolerance: float
 
     @property
     def worse(self) -> tuple[Change, ...]:
         """What got worse."""
         return tuple(change for change in self.changes if change.verdict == "worse")
+
+    @property
+    def unsure(self) -> tuple[Change, ...]:
+        """What could not be judged."""
+        return tuple(change for change in self.changes if change.verdict == "unsure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +72,25 @@ class _Figure:
     more_is_better: bool = False
 
 
-_P50: Final = _Figure("p50", "ms", lambda turn: turn.p50_ms)
-_P99: Final = _Figure("p99", "ms", lambda turn: turn.p99_ms)
+# A round in which nothing was answered has no latency; that it was not is told by what was answered, and what failed.
+_P50: Final = _Figure("p50", "ms", lambda turn: turn.p50_ms or None)
+_P99: Final = _Figure("p99", "ms", lambda turn: turn.p99_ms or None)
 _RATE: Final = _Figure("answered", "texts/s", lambda turn: turn.achieved_rows_per_s, more_is_better=True)
 _CPU: Final = _Figure("CPU a text", "ms", lambda turn: turn.cpu_ms)
 _FIGURES: Final = {"closed": (_RATE, _CPU), "open": (_RATE, _P50, _P99, _CPU)}
 """In a closed loop latency is callers / rate: it says nothing more."""
+_PACE: Final = {"closed": (_RATE,), "open": (_P50, _P99)}
+"""Which of them tell how fast a backend is: in an open loop one that is ten times as slow may answer as many."""
 
 
 def compare(before: LoadRun, after: LoadRun, *, tolerance: float = TOLERANCE) -> Comparison:
-    """Compare two runs; raises `NotComparable` where no backend of a model was under the same kind of load in both."""
+    """Compare two runs; raises `NotComparable` where no backend of a model was under the same kind of load in both.
+
+    The tolerance is a part, of 0 or more; raises `ValueError` where it is not.
+    """
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise ValueError(f"the tolerance is {tolerance}, and must be a part such as 0.05")
+    unjudged: list[str] = []
     changes: list[Change] = []
     differences: dict[str, None] = {}
     notes: dict[str, None] = {}
@@ -85,15 +102,40 @@ def compare(before: LoadRun, after: LoadRun, *, tolerance: float = TOLERANCE) ->
         differences |= dict.fromkeys(_differences(old, new))
         notes |= dict.fromkeys(_notes(old, new))
         for one, other in _backend_pairs(old, new):
-            changes += _changes(old, one, other, tolerance)
-    for found, again in searches:
-        if found.seconds_a_try != again.seconds_a_try:
-            differences[f"{found.model}: a try lasted {found.seconds_a_try:g} s and {again.seconds_a_try:g} s"] = None
-        changes += _search_changes(found, again, tolerance)
-    notes |= dict.fromkeys(_missing(before, after))
+            found = _changes(old, one, other, tolerance)
+            changes += found
+            if _pace_unjudged(found, _PACE[old.plan.mode]):
+                unjudged.append(f"{old.plan.model}@{one.backend}, {old.plan.load}: {_why_unjudged(one, other)}")
+    for search, again in searches:
+        if search.seconds_a_try != again.seconds_a_try:
+            differences[f"{search.model}: a try lasted {search.seconds_a_try:g} s and {again.seconds_a_try:g} s"] = None
+        brackets = _search_changes(search, again, tolerance)
+        changes += brackets
+        unjudged += [
+            f"{change.model}@{change.backend}, {change.load}: a search did not settle, or its brackets are too wide"
+            for change in brackets
+            if change.verdict == "unsure"
+        ]
+    notes |= dict.fromkeys(_cut_short(before, after) + _missing(before, after))
     if not pairs:  # searches alone: hold their machines and servers against each other
         differences |= dict.fromkeys(_differences(before.reports[0], _as_planned(after.reports[0], before.reports[0])))
-    return Comparison(tuple(changes), tuple(differences), tuple(notes), tolerance)
+    return Comparison(tuple(changes), tuple(differences), tuple(notes), tuple(unjudged), tolerance)
+
+
+def _pace_unjudged(changes: Sequence[Change], pace: tuple[_Figure, ...]) -> bool:
+    """Whether the figures that tell a backend's pace are all open, and nothing else is known to be worse."""
+    names = {figure.name for figure in pace}
+    return all(
+        change.verdict == "unsure" if change.figure in names else change.verdict != "worse" for change in changes
+    )
+
+
+def _why_unjudged(one: BackendReport, other: BackendReport) -> str:
+    before, after = len(one.rounds), len(other.rounds)
+    counted = f"rounds: {before} before, {after} after"
+    if min(before, after) < 2:
+        return f"{counted}; of fewer than two there is no interval: run both with --rounds {FEWEST} or more"
+    return f"{counted}; they differ too much among themselves: more --rounds, a quieter machine"
 
 
 def _as_planned(report: LoadReport, like: LoadReport) -> LoadReport:
@@ -177,6 +219,10 @@ def _notes(old: LoadReport, new: LoadReport) -> list[str]:
         if one != other:
             found.append(f"{name}: {one}, then {other}")
     return found
+
+
+def _cut_short(before: LoadRun, after: LoadRun) -> list[str]:
+    return [f"{when}: {run.cut_short}" for when, run in (("before", before), ("after", after)) if run.cut_short]
 
 
 def _missing(before: LoadRun, after: LoadRun) -> list[str]:

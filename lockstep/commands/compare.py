@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +13,15 @@ import click
 if TYPE_CHECKING:
     from clients.loadtest.compare import Comparison
 
-WORSE, NOT_COMPARABLE = 1, 2
+WORSE, NOT_COMPARABLE, NOT_JUDGED = 1, 2, 3
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _STYLE = {"worse": "bold red", "better": "green", "same": "", "unsure": "dim"}
+
+
+def _part(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):  # neither is out of a range's bounds
+        raise click.BadParameter(f"{value} is no part: 0.05 is five percent")
+    return value
 
 
 @click.command("compare")
@@ -23,13 +30,15 @@ _STYLE = {"worse": "bold red", "better": "green", "same": "", "unsure": "dim"}
 @click.option(
     "--tolerance",
     type=click.FloatRange(0),
+    callback=_part,
     default=0.05,
     show_default=True,
     help="A change by less than this part is none, however sure.",
 )
 @click.option("--anyway", is_flag=True, help="Compare although plans or machines differ.")
+@click.option("--strict", is_flag=True, help="Exit with 3 where any figure is unsure.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def compare(before: Path, after: Path, *, tolerance: float, anyway: bool, as_json: bool) -> None:
+def compare(before: Path, after: Path, *, tolerance: float, anyway: bool, strict: bool, as_json: bool) -> None:
     """Compare two files of `lockstep loadtest`: BEFORE.json AFTER.json.
 
     A figure is worse where the 95 % interval of the ratio after / before leaves out 1 on the bad side and the
@@ -41,7 +50,8 @@ def compare(before: Path, after: Path, *, tolerance: float, anyway: bool, as_jso
     lockstep compare reports/before.json reports/after.json
 
     Exit codes: 0 nothing is worse; 1 something is; 2 wrong usage, or the two do not compare: other models,
-    plans or machines.
+    plans or machines; 3 nothing is known to be worse, but the throughput (open loop: the latency) of some backend could
+    not be judged, as where there is but one round; with --strict: where any figure is unsure.
     """  # noqa: D301  click reads the \b
     try:
         from clients.loadtest import DocumentInvalid, read_run
@@ -57,7 +67,8 @@ def compare(before: Path, after: Path, *, tolerance: float, anyway: bool, as_jso
         raise click.UsageError(str(error)) from error
     comparable = anyway or not found.differences
     if as_json:
-        document = {**to_document(found), "comparable": comparable, "worse": len(found.worse)}
+        counts = {"worse": len(found.worse), "unsure": len(found.unsure)}
+        document = {**to_document(found), "comparable": comparable, **counts}
         click.echo(json.dumps(document, indent=2))
     else:
         _print(found, comparable=comparable)
@@ -65,6 +76,8 @@ def compare(before: Path, after: Path, *, tolerance: float, anyway: bool, as_jso
         raise click.exceptions.Exit(NOT_COMPARABLE)
     if found.worse:
         raise click.exceptions.Exit(WORSE)
+    if found.unjudged or (strict and found.unsure):
+        raise click.exceptions.Exit(NOT_JUDGED)
 
 
 def _print(found: Comparison, *, comparable: bool) -> None:
@@ -101,9 +114,11 @@ def _print(found: Comparison, *, comparable: bool) -> None:
     console.print(table)
     for note in (*found.differences, *found.notes):
         console.print(f"! {note}", style="yellow", highlight=False)
-    worse, unsure = len(found.worse), sum(change.verdict == "unsure" for change in found.changes)
+    for backend in found.unjudged:
+        console.print(f"! Could not be judged: {backend}", style="bold yellow", highlight=False)
+    worse, unsure = len(found.worse), len(found.unsure)
     console.print(
-        f"{worse} of {len(found.changes)} figures worse beyond their interval and {found.tolerance:.0%}; "
+        f"{worse} of {len(found.changes)} figures worse beyond their interval and {found.tolerance * 100:g} %; "
         f"{unsure} unsure{': more rounds would tell' if unsure else ''}.",
         style="bold red" if worse else "bold",
         highlight=False,

@@ -59,8 +59,79 @@ def test_noise_is_unsure_and_not_worse() -> None:
     assert found.worse == ()
 
 
-def test_one_round_proves_nothing() -> None:
-    assert verdicts(compare(run_of([10.0]), run_of([99.0])).changes)["p99"] == "unsure"
+def slowed(run: LoadRun, *, rounds: int, times: float) -> LoadRun:
+    """The run's first rounds, with every latency and every cost so many times as high."""
+    (report,) = run.reports
+    (backend,) = report.backends
+    slow = tuple(
+        replace(turn, p50_ms=times * turn.p50_ms, p99_ms=times * turn.p99_ms, cpu_ms=times * (turn.cpu_ms or 0.0))
+        for turn in backend.rounds[:rounds]
+    )
+    return LoadRun((replace(report, backends=(replace(backend, rounds=slow),)),))
+
+
+def test_one_round_proves_nothing_and_that_is_not_as_if_nothing_had_changed(tmp_path: Path) -> None:
+    before = slowed(run_of([10.0]), rounds=1, times=1)
+    after = slowed(before, rounds=1, times=10)
+    found = compare(before, after)
+    assert set(verdicts(found.changes).values()) == {"unsure"}
+    (why,) = found.unjudged
+    assert why.startswith("tiny@onnxruntime, 10 texts/s: rounds: 1 before, 1 after; of fewer than two there is no")
+    result = invoke(tmp_path, before, after)
+    assert result.exit_code == 3
+    assert "Could not be judged: tiny@onnxruntime, 10 texts/s: rounds: 1 before, 1 after" in " ".join(
+        result.output.split()
+    )
+    assert json.loads(invoke(tmp_path, before, after, "--json").stdout)["unjudged"] == [why]
+
+
+def test_rounds_that_leave_every_figure_open_judge_nothing() -> None:
+    (report,) = run_of([10.0, 90.0]).reports
+    wild = [replace(turn, p50_ms=ms, achieved_rows_per_s=ms, cpu_ms=ms)
+            for turn, ms in zip(report.backends[0].rounds, (1.0, 50.0), strict=True)]  # fmt: skip
+    run = LoadRun((replace(report, backends=(replace(report.backends[0], rounds=tuple(wild)),)),))
+    (why,) = compare(run, run).unjudged
+    assert "rounds: 2 before, 2 after; they differ too much among themselves" in why
+
+
+def test_an_open_loop_whose_latencies_are_open_is_not_judged_by_how_many_it_answered() -> None:
+    (report,) = run_of([10.0, 90.0]).reports
+    rounds = tuple(replace(turn, achieved_rows_per_s=10.0, p50_ms=turn.p99_ms) for turn in report.backends[0].rounds)
+    run = LoadRun((replace(report, backends=(replace(report.backends[0], rounds=rounds),)),))
+    found = compare(run, run)
+    assert verdicts(found.changes)["answered"] == "same"
+    assert len(found.unjudged) == 1
+
+
+def test_what_failed_is_worse_however_few_the_rounds(tmp_path: Path) -> None:
+    before = run_of([10.0])
+    (report,) = before.reports
+    failing = LoadRun((replace(report, backends=(replace(report.backends[0], errors={"UNAVAILABLE": 3}),)),))
+    assert compare(before, failing).unjudged == ()
+    assert invoke(tmp_path, before, failing).exit_code == 1
+    assert len(compare(failing, failing).unjudged) == 1, "that as many failed says nothing of its pace"
+
+
+def test_a_figure_that_is_unsure_passes_unless_it_is_strict(tmp_path: Path) -> None:
+    before, after = run_of([10.0, 30.0, 15.0]), run_of([14.0, 40.0, 22.0])
+    assert invoke(tmp_path, before, after).exit_code == 0
+    assert invoke(tmp_path, before, after, "--strict").exit_code == 3
+    assert invoke(tmp_path, before, before, "--tolerance", "9", "--strict").exit_code == 0
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "inf", "-0.1"])
+def test_a_tolerance_that_is_no_part_is_refused(tmp_path: Path, tolerance: str) -> None:
+    run = run_of([10.0, 10.1])
+    assert invoke(tmp_path, run, run, "--tolerance", tolerance).exit_code == 2
+    with pytest.raises(ValueError, match="the tolerance is"):
+        compare(run, run, tolerance=float(tolerance))
+
+
+def test_a_file_that_holds_no_number_is_refused(tmp_path: Path) -> None:
+    run = run_of([10.0, 10.1])
+    result = invoke(tmp_path, run, slowed(run, rounds=2, times=float("nan")))
+    assert result.exit_code == 2
+    assert "holds NaN, which is no number" in " ".join(result.output.split())
 
 
 def test_runs_of_the_same_server_are_seldom_found_worse() -> None:
@@ -88,6 +159,7 @@ def test_a_backend_that_answers_nothing_any_more_is_worse() -> None:
     dead = tuple(replace(turn, achieved_rows_per_s=0.0) for turn in report.backends[0].rounds)
     found = compare(before, LoadRun((replace(report, backends=(replace(report.backends[0], rounds=dead),)),)))
     assert verdicts(found.changes)["answered"] == "worse"
+    assert "better" not in verdicts(found.changes).values(), "no latency is not a short one"
 
 
 def search_run(low: float | None, high: float | None) -> LoadRun:
@@ -135,6 +207,12 @@ def test_another_version_of_the_model_is_noted_and_compared() -> None:
     found = compare(before, run_of([10.0, 10.1], version="2"))
     assert found.differences == ()
     assert found.notes == ("tiny: version 1, then 2",)
+
+
+def test_a_run_that_was_cut_short_is_noted() -> None:
+    before = run_of([10.0, 10.1])
+    found = compare(before, replace(before, cut_short="terminated; not measured: other"))
+    assert found.notes == ("after: terminated; not measured: other",)
 
 
 def test_what_has_nothing_in_common_does_not_compare() -> None:
