@@ -6,6 +6,8 @@ import importlib
 
 import click
 
+from lockstep.commands.ending import orderly
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("lockstep.commands.demo:demo", "The main job: train, export, verify, serve, classify, load-test, report."),
     "corpus": ("lockstep.commands.zoo:corpus", "Fetch the human-rated texts and split them."),
@@ -28,6 +30,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 class LazyGroup(click.Group):
     """A group whose subcommands are imported when they are run."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a subcommand, and end in order whatever ends it."""
+        with orderly():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the names in the order of the job."""

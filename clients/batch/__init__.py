@@ -16,7 +16,7 @@ from clients.batch.errors import (
 )
 from clients.batch.plan import FORMATS, BatchPlan, Format, format_of
 from clients.batch.rows import ChunkLimits
-from clients.batch.run import NoServer, Progress, Summary, run_batch
+from clients.batch.run import NoServer, Progress, Summary, rows_kept, run_batch
 
 __all__ = [
     "FORMATS",
@@ -35,5 +35,6 @@ __all__ = [
     "RowFailedStrictly",
     "Summary",
     "format_of",
+    "rows_kept",
     "run_batch",
 ]

@@ -2,7 +2,8 @@
 
 A call that fails for the moment (nothing listens, a full queue) is sent again until its deadline, by the client. Where
 that does not help, the run stops: the rows are not to blame, and go on another time. A call that fails for what is in
-it is asked again in halves, until the row stands alone whose fault it is: the others have their answers.
+it is asked again in halves, until the row stands alone whose fault it is: the others have their answers. A server that
+fails on every text, a proxy for one, is no row's fault: rows are blamed for its failure only while it answers another.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from clients.batch.rows import Chunk
 from clients.client import SentimentClient
 from clients.errors import CallError, InvalidInput, Overloaded, RowError, ServerFailure
 from clients.results import Result
+
+PROBE: Final = "A film to remember."
+"""A text that every model takes."""
 
 _ROW_S_FAULT: Final = (InvalidInput, ServerFailure)
 """A row that kills its worker, or that a backend fails on, is answered with INTERNAL."""
@@ -32,7 +36,10 @@ class Caller:
     async def ask(self, chunk: Chunk) -> list[Result]:
         """Return a result for each row, in order. Raises the `CallError` for which no row is to blame."""
         texts = [text for text in chunk.texts if isinstance(text, str)]
-        answers = iter(await self._classify(texts))
+        results = await self._classify(texts)
+        if results and all(map(_failed_inside, results)):
+            await self._ask_another()
+        answers = iter(results)
         return [next(answers) if isinstance(text, str) else _not_sent(text.message) for text in chunk.texts]
 
     async def _classify(self, texts: list[str]) -> list[Result]:
@@ -44,6 +51,8 @@ class Caller:
             if not _may_be_a_row_s(error):
                 raise
             if len(texts) == 1:
+                if isinstance(error, ServerFailure):
+                    await self._ask_another()
                 return [RowError(type(error).__name__, error.code, str(error))]
             half = len(texts) // 2
             return [*await self._classify(texts[:half]), *await self._classify(texts[half:])]
@@ -51,6 +60,16 @@ class Caller:
             if isinstance(result, RowError) and not isinstance(failure := result.as_exception(), _ROW_S_FAULT):
                 raise failure
         return results
+
+    async def _ask_another(self) -> None:
+        """Raise what a text fails with that was answered before: then it is not for the rows that they fail."""
+        (answer,) = await self._client.classify([PROBE], model=self._model, backend=self._backend, truncate=True)
+        if isinstance(answer, RowError):
+            raise answer.as_exception()
+
+
+def _failed_inside(result: Result) -> bool:
+    return isinstance(result, RowError) and isinstance(result.as_exception(), ServerFailure)
 
 
 def _may_be_a_row_s(error: CallError) -> bool:

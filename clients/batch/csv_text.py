@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from clients.batch.answers import AnswerColumns
-from clients.batch.errors import InputUnreadable, PlanRefused
+from clients.batch.errors import InputUnreadable
 from clients.batch.rows import Chunk, ChunkLimits, Position, Rows, Text, Unreadable
 from clients.batch.streams import MAX_ROW_BYTES, Lines, Source
 from clients.results import Result
@@ -56,7 +56,7 @@ class CsvReader:
     """Reads CSV from a position on. A record that has not as many fields as the header becomes a row with an error."""
 
     def __init__(self, source: Source, text_column: str, limits: ChunkLimits, start: Position) -> None:
-        """Take over a source and read its header. Raises `PlanRefused`, `InputUnreadable`."""
+        """Take over a source and read its header. Raises `InputUnreadable`."""
         import pyarrow as pa
 
         csv.field_size_limit(MAX_ROW_BYTES)  # of the process: the module's own limit is 128 KiB
@@ -66,18 +66,18 @@ class CsvReader:
         records = _Records(Lines(source, Position()))
         header = records.next()
         if header is None:
-            raise PlanRefused("the input is empty: a CSV file begins with a header of column names")
+            raise InputUnreadable("the input is empty: a CSV file begins with a header of column names")
         try:
             header.raw.decode()
         except UnicodeDecodeError as error:
-            raise PlanRefused("the header is not UTF-8") from error
+            raise InputUnreadable("the header is not UTF-8") from error
         self.header = header.raw
         self.line_end = header.line_end
         self._columns = tuple(header.fields)
         self.names: tuple[str, ...] | None = self._columns
         if len(set(self._columns)) < len(self._columns):
             twice = sorted({name for name in self._columns if self._columns.count(name) > 1})
-            raise PlanRefused(f"the header has columns of the same name: {', '.join(map(repr, twice))}")
+            raise InputUnreadable(f"the header has columns of the same name: {', '.join(map(repr, twice))}")
         self.schema = pa.schema([(name, pa.string()) for name in self._columns])
         self._text_at = self._columns.index(text_column) if text_column in self._columns else 0
         self._records = _Records(Lines(source, start)) if start.byte else records

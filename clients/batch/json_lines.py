@@ -1,14 +1,15 @@
 """JSON lines: one object a line. A line is kept byte by byte; the answer's members are put before its last brace.
 
 So no number, key order or escape of the input is rewritten, and no types are inferred: rows may have different keys,
-and a key different types. Lines that hold nothing are no rows.
+and a key different types. Lines that hold nothing are no rows. Half a surrogate pair, which JSON can escape and no
+other format can hold, is kept in JSON lines, and becomes U+FFFD elsewhere.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from clients.batch.answers import AnswerColumns
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 _BOM: Final = b"\xef\xbb\xbf"
 _SURVEY_ROWS: Final = 1024
+_ESCAPES: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
+"""Every escape of a line, surrogate pairs as one: a surrogate that is left is half of one."""
 
 Document = dict[str, Any]
 
@@ -96,8 +101,8 @@ class JsonLinesReader:
                 texts.append(document)
             else:
                 lines.append(stripped)
-                documents.append(document)
                 texts.append(text_of(document, self._text_column))
+                documents.append(document if self.schema is None else _sound(stripped, document))
         if not lines:
             return None
         self._row += len(lines)
@@ -157,15 +162,14 @@ def text_of(document: Document, column: str) -> Text:
     return text
 
 
-def survey(path: Path, text_column: str, columns: AnswerColumns, *, types: bool) -> pa.Schema:
-    """Read a file through and return its columns in the order in which they appear; blocks.
+def survey(source: Source, text_column: str, columns: AnswerColumns, *, types: bool) -> pa.Schema:
+    """Read a source through, from its beginning, and return its columns in the order in which they appear; blocks.
 
     Their types are found where they are wanted, else null. Raises `ColumnMissing` where no row has the text,
     `ColumnsCollide`, `InputUnreadable`, `PlanRefused` where a column's values fit no one type.
     """
     import pyarrow as pa
 
-    source = Source(path)
     lines = Lines(source, Position())
     schema, documents = pa.schema([]), list[Document]()
     names: dict[str, None] = {}
@@ -184,28 +188,34 @@ def survey(path: Path, text_column: str, columns: AnswerColumns, *, types: bool)
                 ) from error
         first, documents = lines.line + 1, []
 
-    try:
-        while (raw := lines.next()) is not None:
-            stripped = raw.removeprefix(_BOM).strip() if lines.line == 1 else raw.strip()
-            if not stripped:
-                continue
-            rows += 1
-            document = parse(stripped, lines.line)
-            if isinstance(document, Unreadable):
-                continue
-            if not (names.keys() >= document.keys()):
-                names.update(dict.fromkeys(document))
-            if types:
-                documents.append(document)
-                if len(documents) == _SURVEY_ROWS:
-                    take()
-        take()
-    finally:
-        source.close()
+    while (raw := lines.next()) is not None:
+        stripped = raw.removeprefix(_BOM).strip() if lines.line == 1 else raw.strip()
+        if not stripped:
+            continue
+        rows += 1
+        document = parse(stripped, lines.line)
+        if isinstance(document, Unreadable):
+            continue
+        document = _sound(stripped, document)
+        if not (names.keys() >= document.keys()):
+            names.update(dict.fromkeys(document))
+        if types:
+            documents.append(document)
+            if len(documents) == _SURVEY_ROWS:
+                take()
+    take()
     columns.check(names)
     if rows and text_column not in names:
         raise ColumnMissing(text_column, tuple(names))
     return schema if types else pa.schema([(name, pa.null()) for name in names])
+
+
+def _sound(line: bytes, document: Document) -> Document:
+    """Return a line's document as it can be encoded: without halves of surrogate pairs, in names and values."""
+    if rb"\ud" not in line and rb"\uD" not in line:
+        return document
+    sound = _ESCAPES.sub(lambda found: rb"\ufffd" if found["half"] else found[0], line)
+    return document if sound == line else json.loads(sound)
 
 
 def _spliced(line: bytes, members: bytes) -> bytes:

@@ -11,17 +11,16 @@ off by the next run, and what lies before it is whole. OUTPUT itself appears by 
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from clients.batch.errors import OutputFailed, PlanRefused
+from clients.batch.errors import PlanRefused
 from clients.batch.journal import Journal, sync_folder
 from clients.batch.rows import Position
+from clients.batch.streams import InterruptibleOutput, told
 
 
 class Output(Protocol):
@@ -70,7 +69,7 @@ class OutputFile:
         self._end = begun.position if begun else Position()
         self._failed_rows = begun.failed_rows if begun else 0
         self._written = begun.output_bytes if begun else 0
-        with _told(self.partial):
+        with told(self.partial):
             self._file: BinaryIO = open(self.partial, "ab", buffering=0)  # noqa: SIM115  closed by `close`
             try:
                 self._claim()
@@ -87,7 +86,7 @@ class OutputFile:
     def append(self, data: bytes, end: Position, failed_rows: int) -> None:
         """Write answers."""
         left = memoryview(data)
-        with _told(self.partial):
+        with told(self.partial):
             while left:
                 left = left[self._file.write(left) or 0 :]
         self._written += len(data)
@@ -98,7 +97,7 @@ class OutputFile:
         """Bring the answers to disk, then the journal."""
         if self._journal is None:
             return
-        with _told(self.partial):
+        with told(self.partial):
             if os.fstat(self._file.fileno()).st_size > self._written:  # a write that failed half-way
                 self._file.truncate(self._written)
             os.fsync(self._file.fileno())
@@ -106,7 +105,7 @@ class OutputFile:
 
     def finish(self) -> None:
         """Give the output its name."""
-        with _told(self.path):
+        with told(self.path):
             os.fsync(self._file.fileno())
             if self._journal is not None:
                 self._save(complete=True)
@@ -135,7 +134,7 @@ class OutputFile:
             failed_rows=self._failed_rows,
             complete=complete,
         )
-        with _told(self._journal_path):
+        with told(self._journal_path):
             self._journal.save(self._journal_path)
 
     def _claim(self) -> None:
@@ -149,15 +148,13 @@ class OutputFile:
 class OutputPipe:
     """Standard output, or what else takes bytes only once. What reads it may go: `BrokenPipeError`."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Open it; `None` is standard output."""
-        self._stream = _opened(path)
+    def __init__(self, sink: InterruptibleOutput) -> None:
+        """Take over an open pipe."""
+        self._sink = sink
 
     def append(self, data: bytes, end: Position, failed_rows: int) -> None:
         """Write answers."""
-        with _told("the output"):
-            self._stream.write(data)
-            self._stream.flush()
+        self._sink.write(data)
 
     def commit(self) -> None:
         """Nothing survives a kill here."""
@@ -167,19 +164,19 @@ class OutputPipe:
 
     def close(self) -> None:
         """Close it."""
-        with contextlib.suppress(BrokenPipeError):  # it was told when it was written to
-            self._stream.close()
+        self._sink.close()
 
 
 class ParquetPipe:
     """Parquet into a pipe: row groups are written when they are full."""
 
-    def __init__(self, path: Path | None, schema: Any) -> None:
-        """Open it; `None` is standard output."""
+    def __init__(self, sink: InterruptibleOutput, schema: Any) -> None:
+        """Take over an open pipe."""
         from clients.batch.parquet import RowGroups
 
-        self._stream = _opened(path)
-        self._groups = RowGroups(_Counted(self._stream), schema)
+        self._sink = sink
+        self._counted = _Counted(sink)
+        self._groups = RowGroups(self._counted, schema)
 
     def append(self, data: bytes, end: Position, failed_rows: int) -> None:
         """Take an Arrow stream."""
@@ -187,22 +184,20 @@ class ParquetPipe:
 
         from clients.batch.parquet import streamed
 
-        with _told("the output"):
-            for batch in streamed(pa.BufferReader(data), len(data)):
-                self._groups.add(batch)
+        for batch in streamed(pa.BufferReader(data), len(data)):
+            self._groups.add(batch)
 
     def commit(self) -> None:
         """Nothing survives a kill here."""
 
     def finish(self) -> None:
         """Write the last row group and the footer."""
-        with _told("the output"):
-            self._groups.close()
+        self._groups.close()
 
     def close(self) -> None:
-        """Close it."""
-        with contextlib.suppress(BrokenPipeError):  # it was told when it was written to
-            self._stream.close()
+        """Close it. A file that is not whole gets no footer: who reads it would take it for one that is."""
+        self._counted.abandon()
+        self._sink.close()
 
 
 class ParquetAssembly:
@@ -232,30 +227,30 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _opened(path: Path | None) -> BinaryIO:
-    with _told(path):
-        return os.fdopen(os.dup(1), "wb") if path is None else path.open("wb")
-
-
 class _Counted:
-    """Says how much was written to a stream that does not know."""
+    """A sink as Arrow wants one: it says how much was written. Arrow writes a footer whenever it lets go of it."""
 
     closed = False
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, sink: InterruptibleOutput) -> None:
+        self._sink: InterruptibleOutput | None = sink
         self._written = 0
 
     def write(self, data: Any) -> int:
-        self._stream.write(data)
+        if self._sink is not None:
+            self._sink.write(data)
         self._written += len(data)
         return len(data)
+
+    def abandon(self) -> None:
+        """Write no more, whatever comes."""
+        self._sink = None
 
     def tell(self) -> int:
         return self._written
 
     def flush(self) -> None:
-        self._stream.flush()
+        """Nothing is kept back."""
 
     def writable(self) -> bool:
         return True
@@ -267,14 +262,4 @@ class _Counted:
         return False
 
     def close(self) -> None:
-        self._stream.flush()
-
-
-@contextlib.contextmanager
-def _told(where: object) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputFailed(f"{where}: {error.strerror or error}") from error
+        """Leave it open: it is not Arrow's."""

@@ -81,7 +81,7 @@ class ParquetReader:
         self.names: tuple[str, ...] | None = names
         self.total: int | None = self._file.metadata.num_rows
         if len(set(names)) < len(names):
-            raise PlanRefused("the input has columns of the same name")
+            raise InputUnreadable("the input has columns of the same name")
         if text_column in names and not _holds_text(self.schema.field(text_column).type):
             kind = self.schema.field(text_column).type
             raise PlanRefused(f"column {text_column!r} holds {kind}, not strings (--text-column)")

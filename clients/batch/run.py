@@ -6,23 +6,23 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from clients.batch.answers import AnswerColumns
-from clients.batch.calls import Caller
+from clients.batch.calls import PROBE, Caller
 from clients.batch.csv_text import CsvEncoder, CsvReader
-from clients.batch.errors import ColumnMissing, InputUnreadable, PlanRefused, RowFailedStrictly
+from clients.batch.errors import ColumnMissing, InputUnreadable, PlanRefused, ResumeRefused, RowFailedStrictly
 from clients.batch.flow import Window, flow
 from clients.batch.journal import Journal, Work
 from clients.batch.json_lines import JsonLinesEncoder, JsonLinesReader, survey
 from clients.batch.output import Output, OutputFile, OutputPipe, ParquetAssembly, ParquetPipe, beside
 from clients.batch.plan import BatchPlan
 from clients.batch.rows import Chunk, Position, Reader, Rows
-from clients.batch.streams import Fingerprint, Source, is_pipe
+from clients.batch.streams import Fingerprint, InterruptibleOutput, Source, is_pipe
 from clients.choice import choose_backends, choose_model
 from clients.client import SentimentClient
 from clients.errors import DeadlineExceeded, RowError, Unavailable
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CONNECT_S: Final = 5.0
-_PROBE: Final = "A film to remember."
-"""Asked once, before anything is written: its answer names the model's labels, and shows that the model answers."""
 
 Stage = Literal["survey", "classify", "finish"]
 Found = TypeVar("Found")
@@ -86,10 +84,10 @@ async def run_batch(plan: BatchPlan, on_progress: OnProgress = lambda _: None) -
     """
     began_s = time.monotonic()
     _check_paths(plan)
-    async with SentimentClient(plan.address, timeout_s=plan.timeout_s, credentials=plan.credentials) as client:
+    async with _connected(plan) as client:
         served = await _find_model(client, plan)
-        with _source(plan) as source, _Threads(source.interrupt if source else lambda: None) as threads:
-            run = await threads.reading(_Run.open, plan, served, source, on_progress)
+        with _source(plan) as source, _sink(plan) as sink, _Threads(source, sink) as threads:
+            run = await threads.reading(_Run.open, plan, served, source, sink, on_progress)
             if run is None:
                 return await threads.reading(_already_complete, plan, began_s)
             try:
@@ -107,12 +105,23 @@ async def run_batch(plan: BatchPlan, on_progress: OnProgress = lambda _: None) -
     return Summary(run.rows, run.resumed_rows, run.failed_rows, time.monotonic() - began_s)
 
 
+def rows_kept(plan: BatchPlan) -> int:
+    """Return how many answers of a plan's runs are kept, for another run to go on after them."""
+    if plan.output is None or is_pipe(plan.output) or is_pipe(plan.input):
+        return 0
+    try:
+        journal = Journal.load(beside(plan.output, ".progress"))
+    except ResumeRefused:
+        return 0
+    return 0 if journal is None else journal.position.row
+
+
 class _Threads:
     """A thread that reads and one that writes, so that neither a disk nor a pipe holds up the calls."""
 
-    def __init__(self, interrupt: Callable[[], None]) -> None:
-        """`interrupt` ends a reading that waits for a pipe."""
-        self._interrupt = interrupt
+    def __init__(self, source: Source | None, sink: InterruptibleOutput | None) -> None:
+        """Take what their work may wait for: at the end it is interrupted."""
+        self._waited_for = [one for one in (source, sink) if one is not None]
         self._readers = ThreadPoolExecutor(1, "batch-reader")
         self._writers = ThreadPoolExecutor(1, "batch-writer")
 
@@ -131,12 +140,19 @@ class _Threads:
         return asyncio.get_running_loop().run_in_executor(self._writers, work, *arguments)
 
     def at_last(self, close_reader: Callable[[], None], stop_writer: Callable[[], None]) -> None:
-        """End both, each on its thread after all that it was given, which may still be under way; blocks."""
+        """End both, each on its thread after all that it was given, which may still be under way; blocks.
+
+        Not on a pipe: neither one that stays silent, nor one whose reader takes nothing more.
+        """
         self._interrupt()
         try:
             self._readers.submit(close_reader).result()
         finally:
             self._writers.submit(stop_writer).result()
+
+    def _interrupt(self) -> None:
+        for one in self._waited_for:
+            one.interrupt()
 
 
 class _Run:
@@ -164,7 +180,14 @@ class _Run:
         self._finished = False
 
     @classmethod
-    def open(cls, plan: BatchPlan, served: _Served, source: Source | None, on_progress: OnProgress) -> _Run | None:
+    def open(
+        cls,
+        plan: BatchPlan,
+        served: _Served,
+        source: Source | None,
+        sink: InterruptibleOutput | None,
+        on_progress: OnProgress,
+    ) -> _Run | None:
         """Open input and output; `None` where the output was whole already, but for its name."""
         columns = AnswerColumns(served.labels, plan.prefix)
         pipes = is_pipe(plan.input), is_pipe(plan.output)
@@ -190,7 +213,7 @@ class _Run:
                 if plan.text_column not in reader.names and plan.input_format != "jsonl":
                     raise ColumnMissing(plan.text_column, reader.names)
             encoder = _encoder(plan, reader, columns)
-            output = _output(plan, encoder, fresh, begun)
+            output = _output(plan, sink, encoder, fresh, begun)
         except BaseException:
             reader.close()
             raise
@@ -261,6 +284,18 @@ def _check_paths(plan: BatchPlan) -> None:
         raise PlanRefused("a compressed Parquet file has to be unpacked first")
 
 
+@contextlib.asynccontextmanager
+async def _connected(plan: BatchPlan) -> AsyncIterator[SentimentClient]:
+    """Have a client until the block ends. Raises `PlanRefused` for an address or credentials that will not do."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            client = SentimentClient(plan.address, timeout_s=plan.timeout_s, credentials=plan.credentials)
+            await stack.enter_async_context(client)
+        except (ValueError, OSError) as error:
+            raise PlanRefused(str(error)) from error
+        yield client
+
+
 async def _find_model(client: SentimentClient, plan: BatchPlan) -> _Served:
     try:
         await client.live(timeout_s=min(_CONNECT_S, plan.timeout_s))
@@ -269,7 +304,8 @@ async def _find_model(client: SentimentClient, plan: BatchPlan) -> _Served:
     model = choose_model(await client.models(), plan.model)
     if plan.backend is not None:
         choose_backends(model, (plan.backend,))
-    (answer,) = await client.classify([_PROBE], model=model.name, backend=plan.backend, truncate=True)
+    # Before anything is written: the answer names the model's labels, and shows that the model answers.
+    (answer,) = await client.classify([PROBE], model=model.name, backend=plan.backend, truncate=True)
     if not isinstance(answer, Prediction):
         raise answer.as_exception()
     return _Served(model.name, model.version, tuple(answer.probabilities))
@@ -302,6 +338,16 @@ def _source(plan: BatchPlan) -> Iterator[Source | None]:
         source.close()
 
 
+@contextlib.contextmanager
+def _sink(plan: BatchPlan) -> Iterator[InterruptibleOutput | None]:
+    """Have a pipe for the output until the block ends; it is opened later."""
+    if not is_pipe(plan.output):
+        yield None
+        return
+    with contextlib.closing(InterruptibleOutput(plan.output)) as sink:
+        yield sink
+
+
 def _reader(
     plan: BatchPlan, source: Source | None, columns: AnswerColumns, start: Position, on_progress: OnProgress
 ) -> Reader:
@@ -313,16 +359,15 @@ def _reader(
             return ParquetReader(plan.input, plan.text_column, plan.limits, start)
         if plan.input_format == "csv":
             return CsvReader(source, plan.text_column, plan.limits, start)
-        schema = _survey(plan, columns, on_progress)
+        schema = _survey(plan, source, columns, on_progress)
         return JsonLinesReader(source, plan.text_column, plan.limits, start, schema)
 
 
-def _survey(plan: BatchPlan, columns: AnswerColumns, on_progress: OnProgress) -> pa.Schema | None:
-    if is_pipe(plan.input):
+def _survey(plan: BatchPlan, source: Source, columns: AnswerColumns, on_progress: OnProgress) -> pa.Schema | None:
+    if source.pipe is not None:
         return None
-    assert plan.input is not None
     on_progress(Progress("survey"))
-    return survey(plan.input, plan.text_column, columns, types=plan.output_format == "parquet")
+    return survey(source, plan.text_column, columns, types=plan.output_format == "parquet")
 
 
 def _encoder(plan: BatchPlan, reader: Reader, columns: AnswerColumns) -> Any:
@@ -339,11 +384,15 @@ def _encoder(plan: BatchPlan, reader: Reader, columns: AnswerColumns) -> Any:
     return ArrowEncoder(columns, reader.schema)
 
 
-def _output(plan: BatchPlan, encoder: Any, fresh: Journal | None, begun: Journal | None) -> Output:
+def _output(
+    plan: BatchPlan, sink: InterruptibleOutput | None, encoder: Any, fresh: Journal | None, begun: Journal | None
+) -> Output:
     parquet = plan.output_format == "parquet"
-    if plan.output is not None and not is_pipe(plan.output):
+    if sink is None:
+        assert plan.output is not None
         return OutputFile(plan.output, fresh, begun, ParquetAssembly(encoder.schema) if parquet else None)
-    return ParquetPipe(plan.output, encoder.schema) if parquet else OutputPipe(plan.output)
+    sink.open()
+    return ParquetPipe(sink, encoder.schema) if parquet else OutputPipe(sink)
 
 
 def _already_complete(plan: BatchPlan, began_s: float) -> Summary:

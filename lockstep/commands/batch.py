@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from lockstep.commands.credentials import credential_options
-from lockstep.commands.ending import fail, no_server
+from lockstep.commands.ending import SIGNALLED, fail, no_server
+from lockstep.commands.seconds import Seconds
 
 if TYPE_CHECKING:
     from clients import Credentials
     from clients.batch import BatchPlan, Summary
 
 ROWS_FAILED, RUN_FAILED = 1, 3  # exit codes; 2 is click's own, for usage
-SIGNALLED = 128  # and the signal's number: 130 by Ctrl-C, 143 by SIGTERM, 141 where the reader of our output has gone
+_ONE_REQUEST_S: Final = 0.5
+"""Signals so close are one request: what runs us may pass on to us what its whole process group gets."""
 FORMAT = click.Choice(["jsonl", "csv", "parquet"])
 _PATH = click.Path(allow_dash=True, path_type=Path)
 
@@ -53,7 +58,7 @@ _PATH = click.Path(allow_dash=True, path_type=Path)
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(0.0, min_open=True),
+    type=Seconds(),
     default=120.0,
     show_default=True,
     metavar="SECONDS",
@@ -62,7 +67,7 @@ _PATH = click.Path(allow_dash=True, path_type=Path)
 @click.option(
     "--commit",
     "commit_s",
-    type=click.FloatRange(0.0),
+    type=Seconds(least_open=False),
     default=1.0,
     show_default=True,
     metavar="SECONDS",
@@ -109,10 +114,11 @@ def batch(
 
     A run that is stopped, by Ctrl-C, a kill or a power cut, goes on where it was when it is started again
     with the same words. OUTPUT appears when it is whole; until then there are OUTPUT.partial and
-    OUTPUT.progress.
+    OUTPUT.progress. A second Ctrl-C, or SIGTERM, waits for nothing.
 
     Exit codes: 0 every row was answered; 1 some were not; 2 wrong usage, or no such model or column;
-    3 the run stopped; 4 no server answers; 130 interrupted, 143 terminated.
+    3 the run stopped, or the input is not what its format says; 4 no server answers; 130 interrupted,
+    143 terminated, 141 the reader of the output has gone.
     """  # noqa: D301  click reads the \b
     if local and server is not None:
         raise click.UsageError("--local and --server exclude each other")
@@ -156,7 +162,7 @@ def batch(
             with _server(server, local, repository, quiet) as address:
                 summary = _run(plan(address), stop, quiet=quiet)
         except KeyboardInterrupt:  # while a server was started or stopped
-            _stopped(stop, resumable=None)
+            _stopped(stop, "")
     if not quiet:
         _say(_told(summary, output))
     if summary.failed_rows:
@@ -169,19 +175,30 @@ class _Stop:
     def __init__(self) -> None:
         self.signal: int | None = None
         self.act: Callable[[], object] | None = None
+        self._asked_s = 0.0
 
     def __call__(self, number: int, _: object = None) -> None:
-        first = self.signal is None
-        self.signal = self.signal or number
+        now_s = time.monotonic()
+        if self.signal is not None:
+            if now_s - self._asked_s > _ONE_REQUEST_S:
+                _leave(self.signal)
+            return
+        self.signal, self._asked_s = number, now_s
         if self.act is None:
             raise KeyboardInterrupt
-        if first:
-            self.act()
+        self.act()
+
+
+def _leave(number: int) -> NoReturn:
+    """End the process at once: as after a kill, but with the exit code, and the cursor that a bar hides."""
+    if sys.stderr.isatty():
+        os.write(sys.stderr.fileno(), b"\x1b[?25h\n")
+    os._exit(SIGNALLED + number)
 
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[_Stop]:
-    """Have Ctrl-C and SIGTERM end the block in order; a second one changes nothing."""
+    """Have Ctrl-C and SIGTERM end the block in order, and a second one the process at once."""
     stop = _Stop()
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -204,7 +221,8 @@ def _server(address: str | None, local: bool, repository: Path, quiet: bool) -> 
         if not quiet:
             _say(f"Starting a server of {repository}")
         try:
-            with local_server(repository, Path(folder) / "server.log") as server:
+            state = Path(folder) / "state"  # not in the folder where we are
+            with local_server(repository, Path(folder) / "server.log", "--state", str(state)) as server:
                 yield server.grpc
         except ServerFailed as error:
             fail(str(error), RUN_FAILED)
@@ -214,11 +232,16 @@ def _run(plan: BatchPlan, stop: _Stop, *, quiet: bool) -> Summary:
     import asyncio
 
     from clients import CallError
-    from clients.batch import BatchError, NoServer, PlanRefused, run_batch
+    from clients.batch import (
+        BatchError,
+        InputUnreadable,
+        NoServer,
+        PlanRefused,
+        RowFailedStrictly,
+        run_batch,
+    )
     from clients.choice import ChoiceUnclear
     from lockstep.batch_progress import shown
-
-    resumable = plan.input is not None and plan.output is not None
 
     async def carry_out() -> Summary:
         running = asyncio.current_task()
@@ -234,35 +257,38 @@ def _run(plan: BatchPlan, stop: _Stop, *, quiet: bool) -> Summary:
         with shown(quiet=quiet) as on_progress, asyncio.Runner() as runner:
             return runner.run(carry_out())
     except asyncio.CancelledError:
-        _stopped(stop, resumable=resumable)
-    except (PlanRefused, ChoiceUnclear, ValueError) as error:
+        _stopped(stop, _kept(plan))
+    except (PlanRefused, ChoiceUnclear) as error:
         raise click.UsageError(str(error)) from error
     except NoServer as error:
         no_server(plan.address, error)
     except CallError as error:
-        fail(f"{error.code.name}: {error}{_resume(resumable)}", RUN_FAILED)
+        fail(f"{error.code.name}: {error}{_kept(plan)}", RUN_FAILED)
+    except RowFailedStrictly as error:
+        fail(f"{error}{_kept(plan, 'without --strict ')}", ROWS_FAILED)
+    except InputUnreadable as error:  # the same command would end there again
+        fail(str(error), RUN_FAILED)
     except BatchError as error:
-        from clients.batch import RowFailedStrictly
-
-        strict = isinstance(error, RowFailedStrictly)
-        fail(f"{error}{_resume(resumable)}", ROWS_FAILED if strict else RUN_FAILED)
+        fail(f"{error}{_kept(plan)}", RUN_FAILED)
     except BrokenPipeError:
         raise click.exceptions.Exit(SIGNALLED + signal.SIGPIPE) from None
 
 
-def _stopped(stop: _Stop, *, resumable: bool | None) -> NoReturn:
+def _stopped(stop: _Stop, kept: str) -> NoReturn:
     number = stop.signal or signal.SIGINT
     word = "Interrupted" if number == signal.SIGINT else "Terminated"
-    _say(f"{word}.{_resume(resumable)}")
+    _say(f"{word}.{kept}")
     raise click.exceptions.Exit(SIGNALLED + number)
 
 
-def _resume(resumable: bool | None) -> str:
-    if resumable is None:
-        return ""
-    if not resumable:
-        return "\nA pipe has no second time: begin anew."
-    return "\nWhat was answered is kept: the same command goes on from there."
+def _kept(plan: BatchPlan, otherwise: str = "") -> str:
+    """Say what there is to go on from, if anything."""
+    from clients.batch import rows_kept
+
+    rows = rows_kept(plan)
+    return (
+        f"\nWhat was answered is kept ({rows:,} rows): {otherwise}the same command goes on from there." if rows else ""
+    )
 
 
 def _told(summary: Summary, output: Path) -> str:

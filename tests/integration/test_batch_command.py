@@ -1,15 +1,21 @@
 """`lockstep batch` against a real gRPC server that answers as the test says."""
 
+import contextlib
+import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 from click.testing import CliRunner, Result
 
+from clients.batch import BatchPlan, rows_kept, run_batch
+from clients.errors import ServerFailure
 from lockstep.commands.batch import batch
+from lockstep.local_server import LocalServer
 from tests.batch_files import FORMATS, read, rows_of, write
 from tests.wire_double import Fail, FailRows, Reply, ServerDouble, double_in_a_thread
 
@@ -67,8 +73,6 @@ def test_a_row_that_fails_has_its_error_and_the_run_goes_on(tmp_path: Path) -> N
 
 
 async def test_a_call_that_fails_for_one_row_fails_that_row_alone(tmp_path: Path) -> None:
-    from clients.batch import BatchPlan, run_batch
-
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps({"text": f"{n}" if n != 37 else "poison"}) + "\n" for n in range(100)))
     async with Picky() as server:
@@ -182,11 +186,144 @@ def test_no_server_exits_with_4_and_says_how_to_start_one(tmp_path: Path) -> Non
     assert "lockstep serve" in result.output
 
 
-def test_a_refused_call_stops_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("answered", [0, 2])
+def test_a_refused_call_stops_the_run_and_what_was_answered_is_kept(answered: int, tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", rows_of(3))
-    probe: Reply = FailRows({})
-    with double_in_a_thread(probe, Fail(grpc.StatusCode.PERMISSION_DENIED, "not for you")) as server:
-        result = run(source, tmp_path / "out.csv", "--server", server.address)
+    replies: list[Reply] = [FailRows({})] * (1 + answered)
+    with double_in_a_thread(*replies, Fail(grpc.StatusCode.PERMISSION_DENIED, "not for you")) as server:
+        result = run(source, tmp_path / "out.csv", "--server", server.address, "--rows-per-call", "1", "--calls", "1")
     assert result.exit_code == 3
     assert "PERMISSION_DENIED: not for you" in result.output
-    assert "goes on from there" in result.output
+    assert ("What was answered is kept (2 rows)" in result.output) == (answered > 0)
+    assert ("goes on from there" in result.output) == (answered > 0)
+
+
+class Broken(ServerDouble):
+    """Answers so many calls, then fails every one."""
+
+    def __init__(self, answers: int) -> None:
+        super().__init__()
+        self.answers = answers
+
+    async def Classify(self, request, context):  # type: ignore[no-untyped-def]  # noqa: N802
+        if len(self.calls) >= self.answers:
+            self.calls.append(request)
+            await context.abort(INTERNAL, "request 7 failed")
+        return await super().Classify(request, context)
+
+
+async def test_a_server_that_fails_on_everything_stops_the_run_and_no_row_is_blamed(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"text": "good"}\n' * 1_000)
+    async with Broken(answers=3) as server:
+        plan = BatchPlan(source, target, server.address, "jsonl", "jsonl", calls=1)
+        with pytest.raises(ServerFailure, match="request 7 failed"):
+            await run_batch(plan)
+        assert len(server.calls) < 20  # not every row was asked for alone
+        assert rows_kept(plan) == 128
+        server.answers = 1_000
+        summary = await run_batch(plan)
+    assert (summary.rows, summary.resumed_rows, summary.failed_rows) == (1_000, 128, 0)
+
+
+async def test_answers_that_hold_nothing_but_failures_stop_the_run_too(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"text": "good"}\n' * 2)
+    all_failed: Reply = FailRows(dict.fromkeys(range(2), ("Internal", INTERNAL, "no memory")))
+    probe_failed: Reply = FailRows({0: ("Internal", INTERNAL, "no memory")})
+    async with ServerDouble(FailRows({}), all_failed, probe_failed, all_failed) as server:
+        plan = BatchPlan(source, target, server.address, "jsonl", "jsonl")
+        with pytest.raises(ServerFailure, match="no memory"):
+            await run_batch(plan)
+        server.replies.appendleft(FailRows({}))  # the next run's probe
+        summary = await run_batch(plan)  # the rows fail, another text is answered: they are to blame
+    assert (summary.rows, summary.failed_rows) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("in.parquet", b"", "not a Parquet file"),
+        ("in.jsonl.gz", b"no gzip", "Not a gzipped file"),
+        ("in.jsonl.gz", gzip.compress(b'{"text": "good"}\n' * 9)[:-9], "ended before the end-of-stream"),
+        ("in.csv", b"text\rgood\r", "line 1 is not CSV"),
+        ("in.csv", b'text\n"good\n', "is never closed"),
+        ("in.csv", b"", "the input is empty"),
+        ("in.csv", b"text,text\n", "columns of the same name"),
+        ("in.csv", b"t\xe9xt\n", "the header is not UTF-8"),
+    ],
+)
+def test_an_input_that_is_not_what_its_name_says_ends_with_3(
+    name: str, content: bytes, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with double_in_a_thread() as server:
+        result = run(tmp_path / name, tmp_path / "out.jsonl", "--server", server.address)
+    assert result.exit_code == 3
+    assert says in result.output
+    assert "goes on from there" not in result.output
+    assert "Usage" not in result.output
+
+
+def test_half_a_surrogate_pair_costs_nothing_but_itself(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    lines = [
+        r'{"text": "good", "note": "a\ud83d", "deep": {"\uDE00": ["\\ud83d", "\ud83d\ude00"]}}',
+        r'{"text": "good\ud83d", "note": "b"}',
+    ]
+    source.write_text("\n".join(lines))
+    with double_in_a_thread() as server:
+        for kind in FORMATS:
+            result = run(source, tmp_path / f"out.{kind}", "--server", server.address)
+            assert result.exit_code == 1, result.output
+    assert (tmp_path / "out.jsonl").read_text().startswith(lines[0][:-1])
+    for kind in ("csv", "parquet"):
+        first, second = read(tmp_path / f"out.{kind}")
+        deep = json.loads(first["deep"]) if kind == "csv" else first["deep"]
+        assert (first["note"], deep) == ("a\ufffd", {"\ufffd": ["\\ud83d", "\U0001f600"]})
+        assert first["label"] == "positive"
+        assert (second["text"], second["label"] or None) == ("good\ufffd", None)
+        assert "not valid Unicode" in second["error"]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_full_disk_behind_a_pipe_is_said(kind: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", rows_of(3))
+    words = [sys.executable, "-m", "lockstep", "batch", str(source), "-", "--output-format", kind, "--quiet"]
+    with double_in_a_thread() as server, open("/dev/full", "wb") as full:
+        done = subprocess.run([*words, "--server", server.address], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 3
+    assert done.stderr == b"Error: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--commit"])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1"])
+def test_a_time_that_is_none_is_wrong_usage(option: str, seconds: str) -> None:
+    result = run("in.csv", "out.csv", option, seconds)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.output
+
+
+def test_an_address_that_is_none_is_wrong_usage(tmp_path: Path) -> None:
+    result = run(write(tmp_path / "in.csv", rows_of(3)), tmp_path / "out.csv", "--server", "a:1,a:1")
+    assert result.exit_code == 2
+    assert "an address is named twice" in result.output
+
+
+def test_a_server_of_the_run_s_own_leaves_nothing_where_we_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "in.csv", rows_of(3))
+    asked: list[str] = []
+    with double_in_a_thread() as server:
+
+        @contextlib.contextmanager
+        def local_server(repository: Path, log: Path, *flags: str) -> Iterator[LocalServer]:
+            asked.extend(flags)
+            yield LocalServer(server.address, "")
+
+        monkeypatch.setattr("lockstep.local_server.local_server", local_server)
+        assert run("in.csv", "out.csv", "--local", "--repository", tmp_path).exit_code == 0
+    state = Path(asked[asked.index("--state") + 1])
+    assert state.is_absolute()
+    assert not state.is_relative_to(tmp_path)
+    assert not state.parent.exists()

@@ -1,12 +1,15 @@
 """Runs of `lockstep batch` that are killed, stopped, or lose their server: a double over real gRPC."""
 
 import asyncio
+import fcntl
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -168,7 +171,81 @@ def test_a_silent_standard_input_can_be_interrupted() -> None:
             assert process.wait() == 130
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_reader_that_stalls_does_not_keep_the_run_from_being_stopped(
+    number: int, status: int, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "in.jsonl", rows_of(3_000))
+    with double_in_a_thread() as server:
+        words = [*command(source, Path("-"), server.address), "--output-format", "jsonl"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, pipesize=PAGE_BYTES) as process:
+            assert process.stdout is not None
+            while bytes_waiting(process.stdout.fileno()) < PAGE_BYTES:
+                assert process.poll() is None
+            process.send_signal(number)
+            assert process.wait() == status
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+async def test_a_fifo_that_nobody_else_opens_does_not_keep_the_run_from_being_stopped(
+    side: str, tmp_path: Path
+) -> None:
+    fifo, file = tmp_path / "fifo", write(tmp_path / "in.csv", rows_of(3))
+    os.mkfifo(fifo)
+    source, target = (fifo, tmp_path / "out.csv") if side == "input" else (file, fifo)
+    async with ServerDouble() as server:
+        running = asyncio.create_task(run_batch(BatchPlan(source, target, server.address, "csv", "csv")))
+        await eventually(lambda: any(one.name.startswith("batch-reader") for one in threading.enumerate()))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
+def test_fifos_are_read_and_written_once_the_other_side_is_there(tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    os.mkfifo(source)
+    os.mkfifo(target)
+    with double_in_a_thread() as server:
+        formats = ("--input-format", "csv", "--output-format", "csv")
+        with subprocess.Popen(command(source, target, server.address, *formats)) as process:
+            while not server.calls:
+                assert process.poll() is None
+            source.write_text("text\ngood\nbad\n")
+            answered = target.read_text().splitlines()
+            assert process.wait() == 0
+    assert [line.split(",")[1] for line in answered] == ["label", "positive", "negative"]
+
+
+def test_a_second_signal_ends_at_once_what_the_first_does_not() -> None:
+    """A disk that hangs, say: here, a stop that does nothing."""
+    program = (
+        "import signal\n"
+        "from lockstep.commands.batch import _stoppable\n"
+        "with _stoppable() as stop:\n"
+        "    stop.act = lambda: print('stopping', flush=True)\n"
+        "    print('running', flush=True)\n"
+        "    while True: signal.pause()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"running\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == b"stopping\n"
+        # The first sent again, and again: within half a second of it they are one request.
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.001)
+        assert process.returncode == 143
+        assert process.stdout.read() == b""
+
+
 GIGABYTES = 2
+PAGE_BYTES = 4096
+
+
+def bytes_waiting(descriptor: int) -> int:
+    """Return how much a pipe holds that nobody has read."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 @pytest.mark.long

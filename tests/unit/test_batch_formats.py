@@ -50,6 +50,11 @@ def csv_reader(path: Path, rows: int = 64, start: Position = Position()) -> CsvR
     return CsvReader(Source(path), "text", ChunkLimits(rows), start)
 
 
+def surveyed(path: Path, column: str, columns: AnswerColumns, *, types: bool) -> pa.Schema:
+    with contextlib.closing(Source(path)) as source:
+        return survey(source, column, columns, types=types)
+
+
 def test_json_lines_are_kept_byte_by_byte(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(
@@ -174,7 +179,7 @@ def test_csv_keeps_its_mark_its_quotes_and_its_ends_of_line(tmp_path: Path) -> N
 def test_a_csv_header_that_will_not_do_is_refused(content: bytes, says: str, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(content)
     source = Source(tmp_path / "in.csv")
-    with contextlib.closing(source), pytest.raises(PlanRefused, match=says):
+    with contextlib.closing(source), pytest.raises(InputUnreadable, match=says):
         CsvReader(source, "text", ChunkLimits(), Position())
 
 
@@ -272,10 +277,10 @@ def test_a_parquet_column_that_holds_no_text_is_refused(tmp_path: Path) -> None:
 def test_a_survey_finds_columns_in_order_and_their_types(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_text('{"text": "a", "n": 1}\n\nnonsense\n{"n": 2.5, "z": [1]}\n{"text": null, "b": {"c": true}}\n')
-    found = survey(path, "text", COLUMNS, types=True)
+    found = surveyed(path, "text", COLUMNS, types=True)
     assert found.names == ["text", "n", "z", "b"]
     assert found.field("n").type == pa.float64()
-    assert survey(path, "text", COLUMNS, types=False).names == found.names
+    assert surveyed(path, "text", COLUMNS, types=False).names == found.names
     (chunk,) = chunks_of(jsonl(path, schema=found))
     assert chunk.rows.record_batch().to_pylist()[2] == {"text": None, "n": 2.5, "z": [1], "b": None}
     assert chunk.rows.csv_records()[3] == b',,,"{""c"": true}"'
@@ -285,11 +290,11 @@ def test_a_survey_refuses_what_cannot_be_done(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_text('{"text": "a", "n": 1, "p_error": 0}\n{"text": "b", "n": "one"}\n')
     with pytest.raises(ColumnsCollide, match=r"'p_error'.*--prefix"):
-        survey(path, "text", COLUMNS, types=False)
+        surveyed(path, "text", COLUMNS, types=False)
     with pytest.raises(ColumnMissing, match=r"no column 'body'.*it has: text, n, p_error"):
-        survey(path, "body", AnswerColumns(LABELS, "q_"), types=False)
+        surveyed(path, "body", AnswerColumns(LABELS, "q_"), types=False)
     with pytest.raises(PlanRefused, match="lines 1 to 2 hold values that fit no one column type"):
-        survey(path, "text", AnswerColumns(LABELS, "q_"), types=True)
+        surveyed(path, "text", AnswerColumns(LABELS, "q_"), types=True)
 
 
 def test_a_chunk_ends_where_its_bytes_do(tmp_path: Path) -> None:
