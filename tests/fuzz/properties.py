@@ -100,7 +100,7 @@ class _Promises:
 
     def classify_stream(self, payload: bytes) -> None:
         """The same of sentiment.v1."""
-        self._open(sentiment._StreamDialect(), payload, pb.StreamResponse)
+        self._open(sentiment._StreamDialect(self._gateway), payload, pb.StreamResponse)
 
     def any_bytes(self, payload: bytes) -> None:
         """Every request that the services decode."""
