@@ -10,19 +10,14 @@ from aiohttp.abc import AbstractAccessLogger
 from aiohttp.typedefs import Handler
 
 from server import access_log
-from server.core import request_id
 from server.core.timing import now_ns
 from server.web.failures import GONE
 from server.web.guard import CALLER
 
-_REQUEST_ID_HEADER = "X-Request-Id"
-
 
 @web.middleware
 async def following(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Note what a call comes to; it is the outermost middleware. aiohttp logs the call when its answer is written."""
-    if (given := request.headers.get(_REQUEST_ID_HEADER)) is not None:
-        request_id.adopt(given)
+    """Note what a call comes to, before anything refuses it. aiohttp logs the call when its answer is written."""
     call = access_log.begin()
     try:
         return await handler(request)

@@ -173,9 +173,9 @@ async def test_a_bug_of_ours_shows_no_internals_over_http(
         raise RuntimeError("an internal name")
 
     monkeypatch.setattr(served.app.gateway, "model", fail)
-    status, document = await compare(http, {"model": "model", "text": "good"})
+    status, document = await compare(http, {"model": "model", "text": "good"}, {"X-Request-Id": "find-me"})
     assert status == 500
-    assert "request id" in document["error"]["message"]
+    assert "request id find-me" in document["error"]["message"]
     assert "an internal name" not in str(document)
     (record,) = [record for record in caplog.records if record.name == "lockstep.web"]
     assert "an internal name" in str(record.exc_info)
