@@ -27,6 +27,7 @@ from clients.results import (
 from clients.retry import RetryPolicy
 from clients.stream_transport import StreamTransport
 from clients.transport import Connect, GrpcTransport, Method, Request, Response, Transport
+from clients.under_way import CallsUnderWay
 from protos import open_inference_pb2 as oip
 from protos import sentiment_pb2 as wire
 
@@ -56,7 +57,8 @@ class SentimentClient:
 
     Every call has a deadline: `timeout_s` seconds, retries and the waits between them included.
     UNAVAILABLE is retried always, RESOURCE_EXHAUSTED where the server says when to come back
-    (`retry` tunes both). Cancelling the awaiting task cancels the call at the server too.
+    (`retry` tunes both). Cancelling the awaiting task cancels the call at the server too. Leaving the block
+    ends what is in flight with `Cancelled`; the client can be opened again.
     """
 
     def __init__(
@@ -74,15 +76,24 @@ class SentimentClient:
         self._retry = retry
         self._connect = connect or functools.partial(TRANSPORTS[mode], credentials=credentials)
         self._transport: Transport | None = None
+        self._calls = CallsUnderWay()
 
     async def __aenter__(self) -> Self:
+        if self._transport is not None:
+            raise RuntimeError("the client is open already: share it, or make another")
         first, *others = self.addresses
         self._transport = BalancedTransport(self.addresses, self._connect) if others else self._connect(first)
+        self._calls = CallsUnderWay()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        transport, self._transport = self._transport, None
-        if transport is not None:
+        transport = self._transport
+        if transport is None:
+            return
+        try:
+            await self._calls.close()
+        finally:
+            self._transport = None
             await transport.close()
 
     @property
@@ -257,18 +268,21 @@ class SentimentClient:
 
     async def _until_final(self, send: Callable[[float], Awaitable[Answer]], timeout_s: float | None) -> Answer:
         """Send until an answer or a final error; `send` is told what is left of the deadline, seconds."""
+        _ = self.transport  # who never opened the client hears that, and not that it was closed
         now = asyncio.get_running_loop().time
         deadline = now() + (self.timeout_s if timeout_s is None else timeout_s)
         attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return await send(max(0.0, deadline - now()))
-            except CallError as error:
-                wait_s = self._retry.wait_s(error, attempt=attempt, remaining_s=deadline - now(), dice=random.random())
-                if wait_s is None:
-                    raise
-            await asyncio.sleep(wait_s)
+        async with self._calls.one():
+            while True:
+                attempt += 1
+                try:
+                    return await send(max(0.0, deadline - now()))
+                except CallError as error:
+                    remaining_s = deadline - now()
+                    wait_s = self._retry.wait_s(error, attempt=attempt, remaining_s=remaining_s, dice=random.random())
+                    if wait_s is None:
+                        raise
+                await asyncio.sleep(wait_s)
 
 
 def addresses_of(address: str | Sequence[str]) -> tuple[str, ...]:

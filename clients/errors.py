@@ -36,13 +36,19 @@ from protos import sentiment_pb2 as wire
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 """Trailing metadata by which the server says when to come back, in milliseconds; negative: never."""
 
+DEADLINE_PASSED_HERE: Final = "Deadline Exceeded"
+"""gRPC's own details where the deadline passed on this side; nothing else in the status tells whose word it is."""
+
 
 class ClientError(Exception):
     """Root of everything this library raises by itself."""
 
 
 class ClientNotOpen(ClientError):
-    """The client was used before its `with` block was entered, or after it was left."""
+    """The client was used before its `with` block was entered, or after it was left.
+
+    What was in flight when it was left ends with `Cancelled`.
+    """
 
 
 class CallError(ClientError):
@@ -98,6 +104,9 @@ class Overloaded(CallError):
 
 class DeadlineExceeded(CallError):
     """The answer did not come, or could not come, in time."""
+
+    passed_here = False
+    """Whether the time was over on this side, so that the server may have said nothing at all."""
 
 
 class Cancelled(CallError):
@@ -188,9 +197,11 @@ class RowsFailed(ClientError):
 def error_from_rpc(error: grpc.aio.AioRpcError) -> CallError:
     """Turn what grpc raises into an error of this tree."""
     code = error.code()
-    kind = ERROR_BY_STATUS[code]
     message = error.details() or code.name
-    return kind(message, code=code, pushback_s=pushback_s(error.trailing_metadata()))
+    found = ERROR_BY_STATUS[code](message, code=code, pushback_s=pushback_s(error.trailing_metadata()))
+    if isinstance(found, DeadlineExceeded):
+        found.passed_here = message == DEADLINE_PASSED_HERE
+    return found
 
 
 def pushback_s(metadata: Sequence[tuple[str, str | bytes]] | grpc.aio.Metadata | None) -> float | None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Self, TypeVar
+
+import grpc
 
 from clients.client import LOAD_TIMEOUT_S, Mode, SentimentClient
 from clients.credentials import Credentials
-from clients.errors import ClientNotOpen
+from clients.errors import Cancelled, ClientNotOpen
 from clients.reports import Comparison, LatencyReport, ModelList
 from clients.results import ModelMetadata, ModelStatistics, Result, ServedModel, ServerMetadata
 from clients.retry import RetryPolicy
@@ -26,7 +31,8 @@ class SyncSentimentClient:
         with SyncSentimentClient("127.0.0.1:8001") as client:
             print(client.classify(["A fine film."]))
 
-    Each method blocks until its answer and raises what the async one of that name raises.
+    Each method blocks until its answer and raises what the async one of that name raises. Leaving the block ends the
+    calls of other threads with `Cancelled`.
     """
 
     def __init__(
@@ -42,27 +48,21 @@ class SyncSentimentClient:
         self._client = SentimentClient(
             address, timeout_s=timeout_s, retry=retry, credentials=credentials, mode=mode, connect=connect
         )
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._running: _Running | None = None
+        self._lock = threading.Lock()  # of handing over a call: none is handed over to a loop that stops
 
     def __enter__(self) -> Self:
-        loop = asyncio.new_event_loop()
-        # A daemon: a program that forgets to leave the block can still end.
-        thread = threading.Thread(target=loop.run_forever, name="lockstep-client", daemon=True)
-        thread.start()
-        self._loop, self._thread = loop, thread
-        try:
-            self._run(self._client.__aenter__())
-        except BaseException:
-            self._stop()
-            raise
+        with self._lock:
+            if self._running is not None:
+                raise RuntimeError("the client is open already: share it, or make another")
+            self._running = _Running.start(self._client)
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self._run(self._client.__aexit__())
-        finally:
-            self._stop()
+        with self._lock:
+            running, self._running = self._running, None
+        if running is not None:
+            running.close()
 
     def classify(
         self,
@@ -151,23 +151,64 @@ class SyncSentimentClient:
         self._run(self._client.unload(model, timeout_s=timeout_s))
 
     def _run(self, call: Coroutine[Any, Any, Answer]) -> Answer:
-        if self._loop is None:
-            call.close()
-            raise ClientNotOpen("open the client first: `with SyncSentimentClient(...) as client:`")
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        with self._lock:
+            if self._running is None:
+                call.close()
+                raise ClientNotOpen("open the client first: `with SyncSentimentClient(...) as client:`")
+            future = asyncio.run_coroutine_threadsafe(call, self._running.loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise Cancelled("the client was closed", code=grpc.StatusCode.CANCELLED) from None
         except BaseException:
             # Ctrl-C while waiting: the call is cancelled at the server too. Does nothing to one that is done.
             future.cancel()
             raise
 
-    def _stop(self) -> None:
-        loop, thread = self._loop, self._thread
-        self._loop = self._thread = None
-        if loop is None or thread is None:
-            return
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A thread with an event loop in which the async client is open until `stop` has a result."""
+
+    thread: threading.Thread
+    loop: asyncio.AbstractEventLoop
+    stop: Future[None]
+    ended: Future[None]  # holds what closing raised
+
+    @classmethod
+    def start(cls, client: SentimentClient) -> Self:
+        """Open the client in a new thread; raises what that raises."""
+        opened: Future[asyncio.AbstractEventLoop] = Future()
+        stop: Future[None] = Future()
+        ended: Future[None] = Future()
+
+        async def live() -> None:
+            async with client:
+                opened.set_result(asyncio.get_running_loop())
+                await asyncio.wrap_future(stop)
+
+        def serve() -> None:
+            try:
+                asyncio.run(live())  # which cancels and awaits what is left when the client is closed
+            except BaseException as error:
+                (ended if opened.done() else opened).set_exception(error)
+            else:
+                ended.set_result(None)
+
+        # A daemon: a program that forgets to leave the block can still end.
+        thread = threading.Thread(target=serve, name="lockstep-client", daemon=True)
+        thread.start()
+        try:
+            return cls(thread, opened.result(), stop, ended)
+        except BaseException:
+            stop.set_result(None)  # Ctrl-C while opening; one that failed to open hears nothing
+            raise
+
+    def close(self) -> None:
+        """Close the client and wait until its calls are told; raises what that raises.
+
+        Calls that other threads handed over before this one are begun already: the loop takes both in order.
+        """
+        self.stop.set_result(None)
+        self.thread.join()
+        self.ended.result()

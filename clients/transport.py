@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from clients.credentials import Credentials
 from clients.errors import error_from_rpc
+from clients.under_way import CallsUnderWay
 from protos import open_inference_pb2 as oip
 from protos import sentiment_pb2 as wire
 
@@ -60,7 +61,8 @@ MODEL_UNLOAD: Final = _inference(
 class Transport(Protocol):
     """Carries messages to one server. Belongs to the event loop that it was made in.
 
-    Both calls raise a `CallError` (and nothing else but `CancelledError`); neither sends twice.
+    Both calls raise a `CallError`, or `ClientNotOpen` once closed (and nothing else but `CancelledError`); neither
+    sends twice.
     """
 
     async def classify(self, request: wire.ClassifyRequest, *, timeout_s: float) -> wire.ClassifyResponse:
@@ -72,7 +74,7 @@ class Transport(Protocol):
         ...
 
     async def close(self) -> None:
-        """Give up what is in flight (it fails with `Cancelled`) and disconnect."""
+        """Give up what is in flight (it fails with `Cancelled`), wait until it has unwound, and disconnect."""
         ...
 
 
@@ -80,6 +82,12 @@ Connect = Callable[[str], Transport]
 """Makes the transport to a `host:port`; called inside a running event loop."""
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+CONNECT_S: Final = 5.0
+"""What an attempt to connect has at least: several round trips of a long way, TLS included."""
+KEEPALIVE_S: Final = 15
+"""Of silence on a connection with calls in flight, before it is probed. Servers of ours allow a probe each 10 s."""
+KEEPALIVE_ANSWER_S: Final = 10
+"""What a probe's answer may take; then the connection is dead, and its calls are UNAVAILABLE."""
 
 
 class GrpcTransport:
@@ -99,23 +107,26 @@ class GrpcTransport:
         else:
             self._channel = grpc.aio.insecure_channel(address, options=_options(address))
         self._metadata = credentials.metadata
+        self._calls = CallsUnderWay()
         # Multicallables are made once: making one takes longer than a short call's own client work.
         self._callables: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, Any]] = {}
         self._classify = self._callable(CLASSIFY)
 
     async def classify(self, request: wire.ClassifyRequest, *, timeout_s: float) -> wire.ClassifyResponse:
         """Send texts and return their answers; raises `CallError`."""
-        try:
-            return await self._classify(request, timeout=timeout_s, metadata=self._metadata)
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error) from error
+        async with self._calls.one():
+            try:
+                return await self._classify(request, timeout=timeout_s, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                raise error_from_rpc(error) from error
 
     async def call(self, method: Method[Request, Response], request: Request, *, timeout_s: float) -> Response:
         """Make a unary call; raises `CallError`."""
-        try:
-            return await self._callable(method)(request, timeout=timeout_s, metadata=self._metadata)
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error) from error
+        async with self._calls.one():
+            try:
+                return await self._callable(method)(request, timeout=timeout_s, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                raise error_from_rpc(error) from error
 
     def classify_stream(self) -> Any:
         """Open a ClassifyStream on the channel: `StreamRequest` in, `StreamResponse` out."""
@@ -126,8 +137,11 @@ class GrpcTransport:
         )(metadata=self._metadata)
 
     async def close(self) -> None:
-        """Cancel what is in flight and disconnect."""
-        await self._channel.close()
+        """End what is in flight with `Cancelled` and disconnect."""
+        try:
+            await self._calls.close()
+        finally:
+            await self._channel.close()
 
     def _callable(self, method: Method[Request, Response]) -> grpc.aio.UnaryUnaryMultiCallable[Request, Response]:
         found = self._callables.get(method.path)
@@ -145,8 +159,14 @@ def _options(address: str) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         # A server that restarts is found again in at most two seconds; gRPC's own bound is two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2000),
+        # In spite of its name: how long an attempt to connect may take before it is given up.
+        ("grpc.min_reconnect_backoff_ms", int(CONNECT_S * 1000)),
+        # A server that hangs, or a connection that died without a word, is found out while calls wait for it. gRPC's
+        # bound of two probes without data stays: servers that are not ours hang up on more.
+        ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_ANSWER_S * 1000),
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_ANSWER_S * 1000),  # else gRPC waits a minute all the same
         # Two clients of one process measure two connections, not one that they happen to share.
         ("grpc.use_local_subchannel_pool", 1),
     ]

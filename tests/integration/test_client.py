@@ -1,10 +1,15 @@
 import asyncio
+import contextlib
 import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import grpc
 import pytest
 
 from clients import (
+    Cancelled,
     ClientNotOpen,
     DeadlineExceeded,
     InvalidInput,
@@ -143,6 +148,19 @@ async def test_the_deadline_reaches_the_server_and_ends_the_call(mode: Mode) -> 
         await hold.cancelled.wait()
 
 
+async def test_a_deadline_that_passed_here_is_told_from_one_that_the_server_speaks_of(mode: Mode) -> None:
+    async with (
+        ServerDouble(Fail(grpc.StatusCode.DEADLINE_EXCEEDED), Hold()) as server,
+        SentimentClient(server.address, mode=mode) as client,
+    ):
+        told = []
+        for timeout_s in (20.0, 0.05):
+            with pytest.raises(DeadlineExceeded) as raised:
+                await client.classify(["x"], timeout_s=timeout_s)
+            told.append(raised.value.passed_here)
+    assert told == [False, True]
+
+
 async def test_cancelling_the_task_cancels_the_call_at_the_server(mode: Mode) -> None:
     hold = Hold()
     async with ServerDouble(hold) as server, SentimentClient(server.address, mode=mode) as client:
@@ -262,3 +280,133 @@ def test_the_sync_face_answers_and_raises_what_the_async_one_does() -> None:
         with pytest.raises(ClientNotOpen):
             client.classify(["x"])
     assert not [thread for thread in threading.enumerate() if thread.name == "lockstep-client"]
+
+
+@pytest.mark.parametrize("addresses", [1, 2])
+async def test_leaving_the_block_cancels_every_call_in_flight_and_refuses_new_ones(mode: Mode, addresses: int) -> None:
+    holds = [Hold() for _ in range(300)]
+    async with ServerDouble(*holds) as server, ServerDouble() as other:
+        named = [server.address, other.address][:addresses]
+        async with SentimentClient(named, mode=mode) as client:
+            transport = client.transport
+            pending = [asyncio.create_task(client.classify(["x"])) for _ in range(600)]
+            others = [asyncio.create_task(client.live()) for _ in range(10)]
+            await holds[0].arrived.wait()
+            not_begun = asyncio.create_task(client.classify(["x"]))
+        outcomes = await asyncio.gather(*pending, *others, return_exceptions=True)
+        answered = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        assert {type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)} == {Cancelled}
+        assert len(answered) < 600
+        for late in (client.classify(["x"]), client.live(), not_begun):
+            with pytest.raises(ClientNotOpen):
+                await late
+        with pytest.raises(ClientNotOpen):
+            await transport.classify(wire.ClassifyRequest(texts=["x"]), timeout_s=1.0)
+        server.replies.clear()
+
+
+async def test_leaving_the_block_ends_a_wait_for_the_next_try(mode: Mode) -> None:
+    slow = RetryPolicy(initial_s=20.0, longest_s=20.0)
+    async with ServerDouble(Fail(UNAVAILABLE)) as server:
+        async with SentimentClient(server.address, mode=mode, retry=slow, timeout_s=50.0) as client:
+            waiting = asyncio.create_task(client.classify(["x"]))
+            while not server.calls:  # noqa: ASYNC110 - the server has no event for it
+                await asyncio.sleep(0.001)
+        with pytest.raises(Cancelled):
+            await waiting
+
+
+async def test_a_caller_that_is_cancelled_while_the_client_closes_is_cancelled(mode: Mode) -> None:
+    hold = Hold()
+    async with ServerDouble(hold) as server:
+        async with SentimentClient(server.address, mode=mode) as client:
+            pending = asyncio.create_task(client.classify(["x"]))
+            await hold.arrived.wait()
+            pending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pending
+
+
+async def test_a_client_can_be_opened_again_but_not_twice_at_once(mode: Mode) -> None:
+    async with ServerDouble() as server:
+        client = SentimentClient(server.address, mode=mode)
+        for _ in range(2):
+            async with client:
+                with pytest.raises(RuntimeError, match="open already"):
+                    await client.__aenter__()
+                assert len(await client.classify(["x"])) == 1
+
+
+@pytest.mark.parametrize("reply", [Fail(UNAVAILABLE), Hold()], ids=["in-a-wait", "in-flight"])
+def test_leaving_the_sync_block_in_one_thread_ends_the_calls_of_the_others(reply: Fail | Hold) -> None:
+    slow = RetryPolicy(initial_s=20.0, longest_s=20.0)
+    with double_in_a_thread(reply) as server, ThreadPoolExecutor() as threads:
+        with SyncSentimentClient(server.address, retry=slow, timeout_s=50.0) as client:
+            pending = threads.submit(client.classify, ["x"])
+            while not server.calls:
+                pass
+        with pytest.raises(Cancelled):
+            pending.result(timeout=15)
+        with pytest.raises(ClientNotOpen):
+            client.classify(["x"])
+
+
+def test_threads_that_call_while_another_leaves_the_sync_block_are_all_told() -> None:
+    def call_until_it_is_closed(client: SyncSentimentClient) -> type[Exception]:
+        while True:
+            try:
+                client.classify(["x"])
+            except (Cancelled, ClientNotOpen) as error:
+                return type(error)
+
+    with double_in_a_thread() as server, ThreadPoolExecutor(8) as threads:
+        for _ in range(10):
+            with SyncSentimentClient(server.address) as client:
+                calling = [threads.submit(call_until_it_is_closed, client) for _ in range(8)]
+                client.classify(["x"])
+            for one in calling:
+                one.result(timeout=15)
+    assert not [thread for thread in threading.enumerate() if thread.name == "lockstep-client"]
+
+
+async def test_the_sync_face_opens_and_closes_inside_a_running_event_loop() -> None:
+    async with ServerDouble() as server:
+        with SyncSentimentClient(server.address) as client:
+            assert await asyncio.to_thread(client.live)
+
+
+@asynccontextmanager
+async def far_away(port: int, delay_s: float) -> AsyncIterator[str]:
+    """Pass connections on to a port of this machine, what the server says first by so many seconds late."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):  # who hangs up may do so while something is on its way
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
+        there = asyncio.create_task(copy(reader, to_server))
+        await asyncio.sleep(delay_s)
+        await asyncio.gather(there, copy(from_server, writer))
+
+    connections: list[asyncio.Task[None]] = []
+    proxy = await asyncio.start_server(
+        lambda *ends: connections.append(asyncio.create_task(serve(*ends))), "127.0.0.1", 0
+    )
+    async with proxy:
+        yield f"127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+    await asyncio.gather(*connections)
+
+
+async def test_a_server_that_is_far_away_has_time_to_answer_the_first_attempt_to_connect(mode: Mode) -> None:
+    async with (
+        ServerDouble() as server,
+        far_away(server.port, 0.3) as address,
+        SentimentClient(address, mode=mode, retry=RetryPolicy(attempts=1)) as client,
+    ):
+        assert len(await client.classify(["x"])) == 1

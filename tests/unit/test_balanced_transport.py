@@ -1,6 +1,7 @@
 """Which address a call goes to, by hand-driven transports and a clock that the test moves."""
 
 import asyncio
+import itertools
 from collections import deque
 
 import grpc
@@ -8,8 +9,8 @@ import pytest
 
 from clients.balanced_transport import LONGEST_PAUSE_S, BalancedTransport
 from clients.client import addresses_of
-from clients.errors import CallError, InvalidInput, Overloaded, Unavailable
-from clients.transport import Method, Request, Response
+from clients.errors import CallError, ClientNotOpen, DeadlineExceeded, InvalidInput, Overloaded, Unavailable
+from clients.transport import SERVER_LIVE, Method, Request, Response
 from protos import sentiment_pb2 as wire
 
 ASK = wire.ClassifyRequest(texts=["x"])
@@ -23,6 +24,7 @@ class PuppetTransport:
         self.fails: deque[CallError] = deque()
         self.calls = 0
         self.holding: asyncio.Event | None = None
+        self.questions: list[asyncio.Future[None]] = []  # whether it lives; the test answers
         self.closed = False
 
     async def classify(self, request: wire.ClassifyRequest, *, timeout_s: float) -> wire.ClassifyResponse:
@@ -34,7 +36,11 @@ class PuppetTransport:
         return wire.ClassifyResponse(model=self.address)
 
     async def call(self, method: Method[Request, Response], request: Request, *, timeout_s: float) -> Response:
-        raise NotImplementedError
+        assert method.path == SERVER_LIVE.path
+        question: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.questions.append(question)
+        await question
+        return method.response()
 
     async def close(self) -> None:
         self.closed = True
@@ -66,6 +72,18 @@ def unavailable() -> Unavailable:
 
 def overloaded(pushback_s: float | None) -> Overloaded:
     return Overloaded("full", code=grpc.StatusCode.RESOURCE_EXHAUSTED, pushback_s=pushback_s)
+
+
+def no_word() -> DeadlineExceeded:
+    late = DeadlineExceeded("no answer", code=grpc.StatusCode.DEADLINE_EXCEEDED)
+    late.passed_here = True
+    return late
+
+
+async def settle() -> None:
+    """Let what is ready run."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def test_a_call_goes_to_the_address_with_the_fewest_in_flight() -> None:
@@ -176,6 +194,105 @@ async def test_a_final_error_says_nothing_of_its_address(error: CallError) -> No
     raised = await balanced.fail()
     assert not raised.may_retry
     assert await balanced.ask() == "a"
+
+
+async def test_an_address_that_said_nothing_takes_no_call_until_it_is_heard_of() -> None:
+    balanced = Balanced("a", "b")
+    silent = balanced.puppets["a"]
+    silent.fails.append(no_word())
+    await balanced.fail()
+    assert {await balanced.ask() for _ in range(20)} == {"b"}
+    await settle()
+    assert len(silent.questions) == 1  # one at a time
+    silent.questions[0].set_result(None)
+    await settle()
+    assert await balanced.ask() == "a"
+
+
+async def test_an_address_that_goes_on_saying_nothing_is_asked_again_after_pauses_that_grow() -> None:
+    balanced = Balanced("a", "b")
+    silent = balanced.puppets["a"]
+    silent.fails.append(no_word())
+    await balanced.fail()
+    pauses_s = []
+    for asked in range(1, 10):
+        while len(silent.questions) < asked:
+            balanced.now_s += 0.01
+            assert await balanced.ask() == "b"
+            await settle()
+        pauses_s.append(balanced.now_s)
+        silent.questions[-1].set_exception(no_word() if asked % 2 else unavailable())
+        await settle()
+    assert silent.calls == 1  # no caller paid for it again
+    waited_s = [after - before for before, after in itertools.pairwise(pauses_s)]
+    assert waited_s[:6] == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6], abs=0.011)
+    assert waited_s[6:] == pytest.approx([LONGEST_PAUSE_S] * 2, abs=0.011)
+
+
+async def test_a_deadline_that_the_server_itself_says_has_passed_is_a_sign_of_life() -> None:
+    balanced = Balanced("a", "b")
+    balanced.puppets["a"].fails.append(DeadlineExceeded("late", code=grpc.StatusCode.DEADLINE_EXCEEDED))
+    await balanced.fail()
+    assert await balanced.ask() == "a"
+    assert not balanced.puppets["a"].questions
+
+
+async def test_an_address_that_answered_another_call_meanwhile_is_slow_and_not_silent() -> None:
+    balanced = Balanced("a")
+    puppet = balanced.puppets["a"]
+    puppet.holding = held = asyncio.Event()
+    late = asyncio.create_task(balanced.ask())
+    await settle()
+    puppet.holding = None
+    assert await balanced.ask() == "a"
+    puppet.fails.append(no_word())
+    held.set()
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert await balanced.ask() == "a"
+    assert not puppet.questions
+
+
+async def test_where_every_address_is_silent_calls_go_to_one_all_the_same_and_its_answer_counts() -> None:
+    balanced = Balanced("a")
+    puppet = balanced.puppets["a"]
+    puppet.fails.append(no_word())
+    await balanced.fail()
+    await settle()
+    assert await balanced.ask() == "a"
+    puppet.questions[0].set_exception(no_word())  # older news than the answer
+    await settle()
+    assert await balanced.ask() == "a"
+    assert len(puppet.questions) == 1
+
+
+async def test_an_error_that_the_server_answers_ends_the_time_of_one_call_after_the_other() -> None:
+    balanced = Balanced("a", "b")
+    tried = balanced.puppets["a"]
+    tried.fails.extend([unavailable(), InvalidInput("no", code=grpc.StatusCode.INVALID_ARGUMENT)])
+    await balanced.fail()
+    balanced.now_s += 60
+    await balanced.fail()
+    for puppet in balanced.puppets.values():
+        puppet.holding = asyncio.Event()
+    pending = [asyncio.create_task(balanced.ask()) for _ in range(4)]
+    await settle()
+    assert (tried.calls, balanced.puppets["b"].calls) == (4, 2)
+    for puppet in balanced.puppets.values():
+        assert puppet.holding is not None
+        puppet.holding.set()
+    await asyncio.gather(*pending)
+
+
+async def test_closing_ends_the_questions_and_refuses_calls() -> None:
+    balanced = Balanced("a", "b")
+    balanced.puppets["a"].fails.append(no_word())
+    await balanced.fail()
+    await settle()
+    await balanced.transport.close()
+    assert balanced.puppets["a"].questions[0].cancelled()
+    with pytest.raises(ClientNotOpen):
+        await balanced.ask()
 
 
 async def test_closing_closes_every_transport() -> None:
