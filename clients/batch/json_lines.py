@@ -45,11 +45,11 @@ class JsonRows:
 
     def csv_records(self) -> list[bytes]:
         """Return the members in the order of the survey; what is no string is written as JSON."""
-        from clients.batch.csv_text import record
+        from clients.batch.csv_text import records
 
         assert self._schema is not None
         names = self._schema.names
-        return [record([_csv_value(document.get(name)) for name in names]) for document in self.documents]
+        return records([_csv_value(document.get(name)) for name in names] for document in self.documents)
 
     def record_batch(self) -> pa.RecordBatch:
         """Return the members as columns of the surveyed types."""

@@ -49,9 +49,9 @@ class ArrowRows:
 
     def csv_records(self) -> list[bytes]:
         """Return records; what is no string is written as JSON would write it, null is empty."""
-        from clients.batch.csv_text import record
+        from clients.batch.csv_text import records
 
-        return [record([_csv_value(value) for value in document.values()]) for document in self._documents()]
+        return records([_csv_value(value) for value in document.values()] for document in self._documents())
 
     def record_batch(self) -> pa.RecordBatch:
         """Return the columns as they are."""
