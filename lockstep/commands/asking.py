@@ -11,12 +11,14 @@ import click
 
 from lockstep.commands.credentials import credential_options
 from lockstep.commands.ending import CALL_FAILED, CONNECT_S, fail, no_server
+from lockstep.commands.seconds import Seconds
 
 if TYPE_CHECKING:
     from clients import Credentials, SyncSentimentClient
 
 EXIT_CODES = (
-    "Exit codes: 0 answered; 2 wrong usage, or no such model or backend; 3 the call failed; 4 no server answers."
+    "Exit codes: 0 answered; 2 wrong usage, or no such model or backend; 3 the call failed, or the output "
+    "cannot be written; 4 no server answers; 130 interrupted."
 )
 
 
@@ -25,7 +27,15 @@ def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         credential_options,
-        click.option("--timeout", "timeout_s", default=30.0, show_default=True, metavar="SECONDS", help="Of a call."),
+        click.option(
+            "--timeout",
+            "timeout_s",
+            type=Seconds(),
+            default=30.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="Of a call.",
+        ),
         click.option("--server", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT"),
     ):
         command = option(command)

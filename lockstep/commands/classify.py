@@ -12,6 +12,7 @@ import click
 
 from lockstep.commands.asking import asking
 from lockstep.commands.credentials import credential_options
+from lockstep.commands.seconds import Seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,7 +53,7 @@ class _Answers:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(0.0, min_open=True),
+    type=Seconds(),
     metavar="SECONDS",
     help=f"Retries included. [default: {CALL_S:g}; with --all-backends, which starts those that do not run, "
     f"{COMPARE_S:g}]",
@@ -75,7 +76,7 @@ def classify(
     A lone - reads texts from standard input, one a line.
 
     Exit codes: 0 every text was answered; 1 some were not; 2 wrong usage, or no such model or
-    backend; 3 the call failed; 4 no server answers.
+    backend; 3 the call failed, or the output cannot be written; 4 no server answers; 130 interrupted.
     """
     if backend is not None and all_backends:
         raise click.UsageError("--backend and --all-backends exclude each other")

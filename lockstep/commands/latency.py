@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockstep.commands.asking import EXIT_CODES, asking, asking_options
+from lockstep.commands.seconds import Seconds
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -29,7 +30,7 @@ WATCH_S = 2.0
 @click.option(
     "--window",
     "window_s",
-    type=click.FloatRange(0, MOST_WINDOW_S, min_open=True),
+    type=Seconds(0.0, MOST_WINDOW_S),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -41,7 +42,7 @@ WATCH_S = 2.0
     "watch_s",
     is_flag=False,
     flag_value=WATCH_S,
-    type=click.FloatRange(0.1),
+    type=Seconds(0.1),
     metavar="[SECONDS]",
     help=f"Ask again so often ({WATCH_S:g}), until Ctrl-C; with --json, a line each time.",
 )

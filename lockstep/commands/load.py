@@ -9,6 +9,7 @@ import click
 
 from lockstep.commands.asking import asking
 from lockstep.commands.credentials import credential_options
+from lockstep.commands.seconds import Seconds
 
 if TYPE_CHECKING:
     from clients import Credentials, ServedModel, SyncSentimentClient
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         credential_options,
-        click.option("--timeout", "timeout_s", default=300.0, show_default=True, metavar="SECONDS"),
+        click.option("--timeout", "timeout_s", type=Seconds(), default=300.0, show_default=True, metavar="SECONDS"),
         click.option("--server", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT"),
         click.argument("model"),
     ):
@@ -33,7 +34,8 @@ def load(model: str, server: str, timeout_s: float, credentials: Credentials) ->
     The server wants --allow-load, and where it has tokens, one of the role admin. Where the version cannot be served
     (or the time is over), what was served before goes on.
 
-    Exit codes: 0 it is served; 2 wrong usage, or no such model; 3 the call failed; 4 no server answers.
+    Exit codes: 0 it is served; 2 wrong usage, or no such model; 3 the call failed; 4 no server answers;
+    130 interrupted.
     """
     with asking(server, timeout_s, credentials) as client:
         before = _served(client, model)
@@ -48,7 +50,8 @@ def load(model: str, server: str, timeout_s: float, credentials: Credentials) ->
 def unload(model: str, server: str, timeout_s: float, credentials: Credentials) -> None:
     """Serve MODEL no more: calls that wait are answered, new ones are NOT_FOUND until it is loaded again.
 
-    Exit codes: 0 it is unloaded; 2 wrong usage, or no such model; 3 the call failed; 4 no server answers.
+    Exit codes: 0 it is unloaded; 2 wrong usage, or no such model; 3 the call failed; 4 no server answers;
+    130 interrupted.
     """
     with asking(server, timeout_s, credentials) as client:
         client.unload(model, timeout_s=timeout_s)

@@ -7,7 +7,9 @@ import sys
 import time
 
 import pytest
+from click.testing import CliRunner
 
+from lockstep.cli import main
 from tests.wire_double import Hold, double_in_a_thread
 
 
@@ -43,3 +45,14 @@ def test_a_reader_that_has_gone_ends_a_command_quietly() -> None:
         words = command("classify", "good", "--json", "--server", server.address)
         done = subprocess.run(words, stdout=gone, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1"])
+@pytest.mark.parametrize(
+    "words",
+    [("classify", "good"), ("models",), ("latency",), ("load", "tiny"), ("unload", "tiny"), ("batch", "a", "b")],
+)
+def test_a_timeout_that_is_no_time_is_wrong_usage(words: tuple[str, ...], seconds: str) -> None:
+    result = CliRunner().invoke(main, [*words, "--timeout", seconds])
+    assert result.exit_code == 2
+    assert "Invalid value for '--timeout'" in result.output
