@@ -252,6 +252,7 @@ async def test_answers_that_hold_nothing_but_failures_stop_the_run_too(tmp_path:
         ("in.csv", b"text,text\n", "columns of the same name"),
         ("in.csv", b"t\xe9xt\n", "the header is not UTF-8"),
     ],
+    ids=["parquet", "gzip", "gzip cut", "returns", "quote", "empty", "same name", "header"],
 )
 def test_an_input_that_is_not_what_its_name_says_ends_with_3(
     name: str, content: bytes, says: str, tmp_path: Path
