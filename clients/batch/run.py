@@ -87,21 +87,18 @@ async def run_batch(plan: BatchPlan, on_progress: OnProgress = lambda _: None) -
     async with _connected(plan) as client:
         served = await _find_model(client, plan)
         with _source(plan) as source, _sink(plan) as sink, _Threads(source, sink) as threads:
-            run = await threads.reading(_Run.open, plan, served, source, sink, on_progress)
+            run = await threads.opening(_Run.open, plan, served, source, sink, on_progress)
             if run is None:
                 return await threads.reading(_already_complete, plan, began_s)
-            try:
-                caller = Caller(client, served.name, plan.backend, truncate=plan.truncate)
-                await flow(
-                    functools.partial(threads.reading, run.reader.read),
-                    caller.ask,
-                    functools.partial(threads.writing, run.write),
-                    Window(plan.calls),
-                )
-                run.report("finish")
-                await threads.writing(run.finish)
-            finally:
-                threads.at_last(run.reader.close, run.stop)
+            caller = Caller(client, served.name, plan.backend, truncate=plan.truncate)
+            await flow(
+                functools.partial(threads.reading, run.reader.read),
+                caller.ask,
+                functools.partial(threads.writing, run.write),
+                Window(plan.calls),
+            )
+            run.report("finish")
+            await threads.writing(run.finish)
     return Summary(run.rows, run.resumed_rows, run.failed_rows, time.monotonic() - began_s)
 
 
@@ -122,6 +119,7 @@ class _Threads:
     def __init__(self, source: Source | None, sink: InterruptibleOutput | None) -> None:
         """Take what their work may wait for: at the end it is interrupted."""
         self._waited_for = [one for one in (source, sink) if one is not None]
+        self._run: _Run | None = None
         self._readers = ThreadPoolExecutor(1, "batch-reader")
         self._writers = ThreadPoolExecutor(1, "batch-writer")
 
@@ -129,9 +127,28 @@ class _Threads:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End reading, then writing, each on its thread after all that it was given, which may be under way; blocks.
+
+        Not on a pipe: neither one that stays silent, nor one whose reader takes nothing more.
+        """
         self._interrupt()
-        self._readers.shutdown()
-        self._writers.shutdown()
+        try:
+            self._readers.submit(self._close_reader).result()
+        finally:
+            try:
+                self._writers.submit(self._stop).result()
+            finally:
+                self._readers.shutdown()
+                self._writers.shutdown()
+
+    def opening(self, work: Callable[..., _Run | None], *arguments: Any) -> Awaitable[_Run | None]:
+        """Open a run on the reading thread: it is stopped at the end, were nobody waiting for it any more."""
+
+        def opened() -> _Run | None:
+            self._run = work(*arguments)
+            return self._run
+
+        return self.reading(opened)
 
     def reading(self, work: Callable[..., Found], *arguments: Any) -> Awaitable[Found]:
         return asyncio.get_running_loop().run_in_executor(self._readers, work, *arguments)
@@ -139,16 +156,13 @@ class _Threads:
     def writing(self, work: Callable[..., Found], *arguments: Any) -> Awaitable[Found]:
         return asyncio.get_running_loop().run_in_executor(self._writers, work, *arguments)
 
-    def at_last(self, close_reader: Callable[[], None], stop_writer: Callable[[], None]) -> None:
-        """End both, each on its thread after all that it was given, which may still be under way; blocks.
+    def _close_reader(self) -> None:
+        if self._run is not None:
+            self._run.reader.close()
 
-        Not on a pipe: neither one that stays silent, nor one whose reader takes nothing more.
-        """
-        self._interrupt()
-        try:
-            self._readers.submit(close_reader).result()
-        finally:
-            self._writers.submit(stop_writer).result()
+    def _stop(self) -> None:
+        if self._run is not None:
+            self._run.stop()
 
     def _interrupt(self) -> None:
         for one in self._waited_for:

@@ -18,7 +18,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from clients.batch import BatchPlan, run_batch
+from clients.batch import BatchPlan, Progress, run_batch
 from clients.batch.journal import Journal
 from tests.batch_files import FORMATS, read, rows_of, write
 from tests.serving import eventually
@@ -199,6 +199,24 @@ async def test_a_fifo_that_nobody_else_opens_does_not_keep_the_run_from_being_st
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
+
+
+async def test_a_run_that_is_cancelled_while_its_files_are_opened_lets_go_of_them(tmp_path: Path) -> None:
+    source, target = write(tmp_path / "in.csv", rows_of(3)), tmp_path / "out.csv"
+    loop = asyncio.get_running_loop()
+
+    def cancelled_when_open(_: Progress) -> None:
+        loop.call_soon_threadsafe(running.cancel)
+        while not running.cancelling():
+            time.sleep(0.001)
+
+    async with ServerDouble() as server:
+        plan = BatchPlan(source, target, server.address, "csv", "csv")
+        running = asyncio.create_task(run_batch(plan, cancelled_when_open))
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert companions(target) == ["out.csv.partial", "out.csv.progress"]
+        assert (await run_batch(plan)).rows == 3
 
 
 def test_fifos_are_read_and_written_once_the_other_side_is_there(tmp_path: Path) -> None:
