@@ -18,7 +18,7 @@ from clients.loadtest.atomic import write_whole
 from clients.loadtest.figures import Colours, Figure
 from clients.loadtest.report import BackendReport, LoadReport
 from clients.loadtest.search import SearchReport
-from clients.loadtest.summary import common_load, most_kept_up, sentences
+from clients.loadtest.summary import common_load, most_kept_up, sentences, warnings_by_load
 from clients.loadtest.table import between, ceiling_line, describe
 from clients.transport import is_loopback
 
@@ -155,7 +155,7 @@ def _section(anchor: str, reports: Sequence[LoadReport], searches: Sequence[Sear
         summary=sentences(reports, searches),
         tiles=_tiles(reports, searches),
         about=_about(reports),
-        warnings=_warnings(reports),
+        warnings=warnings_by_load(reports),
         curves=_curves(anchor, reports, searches, colours),
         loads=loads,
         chosen=_chosen(loads, reports),
@@ -176,15 +176,6 @@ def _about(reports: Sequence[LoadReport]) -> str:
     turns = "tries of" if first.purpose == "search" else f"{plan.rounds} interleaved rounds,"
     seconds = plan.seconds / plan.rounds if first.purpose == "search" else plan.seconds
     return f"{load} · {turns} {seconds:g} s for each backend and load · texts: {first.texts} ({first.text_count:,})"
-
-
-def _warnings(reports: Sequence[LoadReport]) -> tuple[str, ...]:
-    """Say each once: what every load was warned of without its load, the rest with it."""
-    every = [warning for warning in reports[0].warnings if all(warning in report.warnings for report in reports)]
-    return (
-        *every,
-        *(f"{report.plan.load}: {one}" for report in reports for one in report.warnings if one not in every),
-    )
 
 
 def _key(report: LoadReport) -> str:

@@ -30,10 +30,26 @@ def sentences(reports: Sequence[LoadReport], searches: Sequence[SearchReport]) -
 
 
 def kept_up(backend: BackendReport) -> bool:
-    """Whether a backend answered what it was offered."""
-    chance_per_s = 2 * math.sqrt(backend.offered_rows) / backend.window_s if backend.window_s else 0.0
-    least = KEPT_UP * backend.offered_rows_per_s - chance_per_s  # arrivals at the window's ends come as they come
+    """Whether a backend answered what it was offered.
+
+    What is offered and answered differs by what was in flight at the two ends of each round's window, and how much
+    that is, is chance.
+    """
+    rows_a_call = backend.rows / backend.calls if backend.calls else 1.0
+    in_flight = max(1.0, backend.achieved_rows_per_s * backend.latency.mean_ms / 1000)
+    chance_rows = 2 * math.sqrt(2 * len(backend.rounds) * in_flight * rows_a_call)
+    chance_per_s = chance_rows / backend.window_s if backend.window_s else 0.0
+    least = KEPT_UP * backend.offered_rows_per_s - chance_per_s
     return not backend.failed_rows and backend.achieved_rows_per_s >= least
+
+
+def warnings_by_load(reports: Sequence[LoadReport]) -> tuple[str, ...]:
+    """Say each warning once: what every load was warned of without its load, the rest with it."""
+    every = [warning for warning in reports[0].warnings if all(warning in report.warnings for report in reports)]
+    return (
+        *every,
+        *(f"{report.plan.load}: {one}" for report in reports for one in report.warnings if one not in every),
+    )
 
 
 def most_kept_up(reports: Sequence[LoadReport], backend: str) -> float | None:

@@ -15,6 +15,7 @@ from clients.loadtest.plan import LoadPlan
 from clients.loadtest.record import LoadRun
 from clients.loadtest.report import LoadReport
 from clients.loadtest.search import SearchReport
+from clients.loadtest.summary import warnings_by_load
 from clients.loadtest.tally import PHASES
 
 
@@ -128,8 +129,7 @@ def _loads(reports: Sequence[LoadReport]) -> RenderableType:
                         "-" if backend.cost is None else f"{backend.cost.cpu_ms:.2f}",
                     )
         table.add_section()
-    warnings = dict.fromkeys(warning for report in reports for warning in report.warnings)
-    return Group(table, *(Text(f"! {warning}", style="yellow") for warning in warnings))
+    return Group(table, *(Text(f"! {warning}", style="yellow") for warning in warnings_by_load(reports)))
 
 
 def _callers(report: LoadReport) -> Table:

@@ -6,10 +6,11 @@ import pytest
 
 from clients.loadtest import DocumentInvalid, LoadPlan, LoadReport, LoadRun, read_run, write_run
 from clients.loadtest.ceiling import Ceiling
+from clients.loadtest.document import from_document
 from clients.loadtest.environment import Environment
 from clients.loadtest.gauges import Spent
 from clients.loadtest.report import FORMAT, BackendReport, LegSeen, ServerView, warnings_of
-from clients.loadtest.tally import Tally
+from clients.loadtest.tally import BEHIND, Tally
 from clients.results import Duration, ModelStatistics
 from protos import sentiment_pb2 as wire
 from tests.wire_double import LABELS, prediction_of
@@ -197,3 +198,24 @@ def test_the_servers_view_adds_up_its_legs() -> None:
     view = ServerView.of([statistics(10, 2), statistics(20, 4)])
     assert (view.rows, view.batches, view.mean_batch_rows, view.mean_call_ms) == (30, 6, 5.0, 8.0)
     assert ServerView.of([statistics(0, 0)]).mean_batch_rows is None
+
+
+def test_a_generator_that_fell_behind_is_said_with_what_it_did_not_send() -> None:
+    tally = tally_of(20, lag_s=5.0)
+    tally.refuse(980, BEHIND)
+    report = BackendReport.of("x", [LegSeen(0, tally)], threads=1, server=None)
+    assert report.offered_rows == report.rows + report.failed_rows == 1000
+    assert any(
+        "x: the generator could not send 500 texts/s: it fell 5.0 s behind, ended the turn, and never sent 980 of 1,000"
+        in warning
+        for warning in warnings_of([report])
+    )
+
+
+def test_a_file_of_before_there_was_a_field_is_read() -> None:
+    document = json.loads(LoadRun((load_report(),)).to_json())
+    del document["cut_short"]
+    assert from_document(LoadRun, document).cut_short is None
+    del document["reports"]
+    with pytest.raises(DocumentInvalid, match=r"missing \['reports'\]"):
+        from_document(LoadRun, document)

@@ -1,7 +1,11 @@
 from dataclasses import replace
 
+from rich.console import Console
+
+from clients.loadtest.record import LoadRun
 from clients.loadtest.report import BackendReport, LoadReport
-from clients.loadtest.summary import common_load, most_kept_up, sentences
+from clients.loadtest.summary import common_load, kept_up, most_kept_up, sentences, warnings_by_load
+from clients.loadtest.table import print_run
 from tests.unit.test_loadtest_report import backend_report, load_report
 
 BACKEND = replace(backend_report(), offered_rows=40_000, window_s=4.0)
@@ -28,6 +32,26 @@ def test_a_backend_keeps_up_until_it_once_does_not() -> None:
     assert most_kept_up(SWEEP, "a") == 2000
     assert most_kept_up(SWEEP, "b") == 1000, "what it answered beyond is luck, or the others' texts"
     assert most_kept_up(SWEEP, "c") is None
+
+
+def test_what_was_in_flight_at_the_windows_ends_is_chance_and_what_is_missing_beyond_is_not() -> None:
+    """Three rounds of 1.5 s at 400 a second and 60 ms: some 24 are in flight at each end."""
+    latency = replace(BACKEND.latency, mean_ms=60.0)
+    rounds = tuple(replace(BACKEND.rounds[0], round=n) for n in range(3))
+    backend = replace(
+        BACKEND, window_s=4.5, offered_rows=1817, offered_rows_per_s=403.8, rounds=rounds, latency=latency
+    )
+    assert kept_up(replace(backend, achieved_rows_per_s=380.0))
+    assert not kept_up(replace(backend, achieved_rows_per_s=365.6)), "a tenth of what was offered is missing"
+
+
+def test_a_warning_of_one_load_names_it_and_one_of_all_does_not() -> None:
+    quiet, loud = replace(SWEEP[0], warnings=("busy",)), replace(SWEEP[1], warnings=("busy", "late"))
+    assert warnings_by_load([quiet, loud]) == ("busy", "2000 texts/s: late")
+    console = Console(width=140)
+    with console.capture() as captured:
+        print_run(LoadRun((quiet, loud)), console)
+    assert "! 2000 texts/s: late" in captured.get()
 
 
 def test_backends_compare_at_the_heaviest_load_that_all_keep_up_with() -> None:
