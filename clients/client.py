@@ -122,7 +122,7 @@ class SentimentClient:
         Raises `CallError` where the call as a whole fails, `TypeError` for a bare string,
         `ValueError` for a backend without a model and for text that UTF-8 cannot encode.
         """
-        texts = _several(texts)
+        texts = tuple(_several(texts))  # the caller may change a list while this waits
         name = served_name(model, backend)
         if not texts:
             return []
@@ -171,7 +171,7 @@ class SentimentClient:
         request = wire.CompareRequest(
             model=checked.model, texts=checked.texts, backends=backends, truncate=truncate, priority=priority
         )
-        return Comparison.from_wire(await self._call(wires.COMPARE, request, timeout_s), texts=len(texts))
+        return Comparison.from_wire(await self._call(wires.COMPARE, request, timeout_s), texts=len(request.texts))
 
     async def list_models(self, model: str | None = None, *, timeout_s: float | None = None) -> ModelList:
         """Describe every model, or one: backends, devices, parity, what was refused or unloaded; raises `CallError`.

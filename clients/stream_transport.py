@@ -37,6 +37,8 @@ MOST_IN_FLIGHT: Final = 256
 """Messages without an answer; the next waits its turn. Below what servers take by default."""
 LARGE_ROWS: Final = 32
 LARGE_BYTES: Final = 65_536
+OF_THE_STREAM_ALONE: Final = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
+"""Statuses by which a server or a proxy ends a stream and that say nothing of the calls on it: those have their own."""
 STUCK_S: Final = 5.0
 """That a message may take to be written, once there is a connection."""
 
@@ -207,6 +209,8 @@ class _Stream:
                 why = ERROR_BY_STATUS[code](await self._call.details() or code.name, code=code)
         except grpc.aio.AioRpcError as error:
             why = error_from_rpc(error)
+            if why.code in OF_THE_STREAM_ALONE:
+                why = Unavailable(f"the stream was ended: {why}", code=grpc.StatusCode.UNAVAILABLE)
         finally:
             self._end(why)
 

@@ -161,6 +161,28 @@ async def test_a_deadline_that_passed_here_is_told_from_one_that_the_server_spea
     assert told == [False, True]
 
 
+async def test_a_call_that_the_server_cancels_is_an_error_and_does_not_cancel_its_caller(mode: Mode) -> None:
+    async with (
+        ServerDouble(Fail(grpc.StatusCode.CANCELLED)) as server,
+        SentimentClient(server.address, mode=mode) as client,
+    ):
+        with pytest.raises(Cancelled):
+            await client.classify(["x"])
+
+
+async def test_texts_that_change_while_a_call_waits_are_sent_again_as_they_were(mode: Mode) -> None:
+    texts, hold = ["good", "good"], Hold()
+    async with (
+        ServerDouble(Fail(UNAVAILABLE), hold) as server,
+        SentimentClient(server.address, mode=mode, retry=SOON) as client,
+    ):
+        pending = asyncio.create_task(client.classify(texts))
+        await hold.arrived.wait()
+        texts.clear()
+        hold.release.set()
+        assert len(await pending) == 2
+
+
 async def test_cancelling_the_task_cancels_the_call_at_the_server(mode: Mode) -> None:
     hold = Hold()
     async with ServerDouble(hold) as server, SentimentClient(server.address, mode=mode) as client:

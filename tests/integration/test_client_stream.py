@@ -127,6 +127,21 @@ async def test_an_answer_of_several_is_unpacked_and_one_without_a_listener_is_dr
     assert [result.label for (result,) in map(raise_for_errors, results)] == ["positive", "negative", "negative"]
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED])
+async def test_a_status_that_ends_the_stream_is_not_taken_for_that_of_its_calls(code: grpc.StatusCode) -> None:
+    class EndsItsFirstStream(ServerDouble):
+        async def ClassifyStream(self, request: object, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
+            if self.streams == 0:
+                self.streams += 1
+                await context.read()
+                await context.abort(code, "enough of this stream")
+            await super().ClassifyStream(request, context)
+
+    async with EndsItsFirstStream() as server, SentimentClient(server.address, retry=SOON) as client:
+        assert len(await client.classify(["x"])) == 1
+    assert server.streams == 2
+
+
 async def test_a_message_that_is_refused_for_now_is_sent_again_when_the_server_says() -> None:
     refused = Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, pushback_ms="1")
     async with ServerDouble(refused) as server, SentimentClient(server.address) as client:
