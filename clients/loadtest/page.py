@@ -173,7 +173,13 @@ def _about(reports: Sequence[LoadReport]) -> str:
     else:
         kinds = dict.fromkeys(f"{report.plan.mode} loop" for report in reports)
         load = f"{len(reports)} loads ({', '.join(kinds)})"
-    turns = "tries of" if first.purpose == "search" else f"{plan.rounds} interleaved rounds,"
+    turns = (
+        "tries of"
+        if first.purpose == "search"
+        else "one round,"
+        if plan.rounds == 1
+        else f"{plan.rounds} interleaved rounds,"
+    )
     seconds = plan.seconds / plan.rounds if first.purpose == "search" else plan.seconds
     return f"{load} · {turns} {seconds:g} s for each backend and load · texts: {first.texts} ({first.text_count:,})"
 

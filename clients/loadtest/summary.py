@@ -9,6 +9,7 @@ from typing import Final
 from clients.loadtest.interval import paired_ratio_of
 from clients.loadtest.report import BackendReport, LoadReport
 from clients.loadtest.search import SearchReport
+from clients.loadtest.tally import BEHIND
 
 KEPT_UP: Final = 0.95
 """Of what was offered: a backend that answers as much in the window keeps up with the load."""
@@ -111,8 +112,18 @@ def _latency(report: LoadReport) -> list[str]:
     if not backends:
         return []
     parts = [f"{one.latency.p99_ms:,.1f} ms on {one.backend}" for one in backends]
-    behind = [one.backend for one in backends if not kept_up(one)]
     told = f"At {report.plan.load} 99 % of calls are answered within {_and(parts)}."
+    unsent = [one.backend for one in backends if BEHIND in one.errors]
+    failed = [
+        f"{one.failed_rows / one.offered_rows:.2%} of {one.backend}'s"
+        for one in backends
+        if one.failed_rows and one.backend not in unsent
+    ]
+    behind = [one.backend for one in backends if not kept_up(one) and one.backend not in unsent]
+    if unsent:
+        told += f" The generator could not send so many to {_and(unsent)}: that tells of it and not of the server."
+    if failed:
+        told += f" That is of those answered: {_and(failed)} texts were not."
     return [told + (f" {_and(behind)} did not keep up." if behind else "")]
 
 

@@ -75,7 +75,7 @@ def describe(plan: LoadPlan) -> str:
     """Say a plan's load in a line."""
     texts = f"{plan.texts_per_call} text{'s' * (plan.texts_per_call > 1)} a {_CALLS[plan.wire]}"
     if plan.mode == "open":
-        return f"open loop, {plan.arrivals} arrivals, {plan.rate:g} rows/s, {texts}"
+        return f"open loop, {plan.arrivals} arrivals, {plan.rate:g} texts/s, {texts}"
     return f"closed loop, {plan.concurrency} callers, {texts}"
 
 

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lockstep.commands.ending import fail
+from lockstep.commands.loadtest import EXTRA
+
 if TYPE_CHECKING:
     from clients.loadtest.compare import Comparison
 
@@ -59,7 +62,11 @@ def compare(before: Path, after: Path, *, tolerance: float, anyway: bool, strict
         from clients.loadtest.compare import compare as held_against
         from clients.loadtest.document import to_document
     except ModuleNotFoundError as error:
-        raise click.ClickException(f"comparing needs {error.name}: pip install 'lockstep[loadtest]'") from error
+        if error.name not in EXTRA:
+            raise
+        fail(
+            f"comparing needs {error.name}: pip install 'lockstep[loadtest]'", NOT_COMPARABLE
+        )  # not 1: nothing is worse
 
     try:
         found = held_against(read_run(before), read_run(after), tolerance=tolerance)

@@ -125,7 +125,7 @@ def test_the_terminal_shows_what_the_page_shows() -> None:
         "onnxruntime",
         "7.5",
         "10.0",
-        "open loop, poisson arrivals, 10 rows/s",
+        "open loop, poisson arrivals, 10 texts/s",
         "What a text costs",
         "careful",
         "Interrupted",

@@ -6,6 +6,7 @@ from clients.loadtest.record import LoadRun
 from clients.loadtest.report import BackendReport, LoadReport
 from clients.loadtest.summary import common_load, kept_up, most_kept_up, sentences, warnings_by_load
 from clients.loadtest.table import print_run
+from clients.loadtest.tally import BEHIND
 from tests.unit.test_loadtest_report import backend_report, load_report
 
 BACKEND = replace(backend_report(), offered_rows=40_000, window_s=4.0)
@@ -63,6 +64,18 @@ def test_a_sweep_is_told_in_words() -> None:
     first, second = sentences(SWEEP, [])
     assert first == "Keeps up: a up to 2,000 texts/s; b up to 1,000 texts/s."
     assert second.startswith("At 1000 texts/s 99 % of calls are answered within 10.0 ms on a and 10.0 ms on b.")
+
+
+def test_latencies_are_said_to_be_of_what_was_answered_where_some_was_not() -> None:
+    failing = replace(BACKEND, backend="a", offered_rows=40_000, errors={"UNAVAILABLE": 400}, cost=None)
+    (told,) = sentences([load_report(failing)], [])
+    assert "That is of those answered: 1.00% of a's texts were not." in told
+
+
+def test_what_the_generator_could_not_send_is_not_laid_on_the_backend() -> None:
+    unsent = replace(BACKEND, backend="a", achieved_rows_per_s=1.0, errors={BEHIND: 39_000}, cost=None)
+    (told,) = sentences([load_report(unsent)], [])
+    assert told.endswith("The generator could not send so many to a: that tells of it and not of the server.")
 
 
 def closed_of(*backends: BackendReport) -> LoadReport:
