@@ -282,7 +282,10 @@ class SentimentClient:
                     wait_s = self._retry.wait_s(error, attempt=attempt, remaining_s=remaining_s, dice=random.random())
                     if wait_s is None:
                         raise
+                    why = error
                 await asyncio.sleep(wait_s)
+                if now() >= deadline:  # it slept too long: the failure says more than that no time is left
+                    raise why
 
 
 def addresses_of(address: str | Sequence[str]) -> tuple[str, ...]:

@@ -39,6 +39,8 @@ LARGE_ROWS: Final = 32
 LARGE_BYTES: Final = 65_536
 OF_THE_STREAM_ALONE: Final = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
 """Statuses by which a server or a proxy ends a stream and that say nothing of the calls on it: those have their own."""
+ENDED_UNDER_A_MESSAGE: Final = "Internal error from Core"
+"""gRPC's own details, INTERNAL, where the stream ended while a message was written; the true status is lost."""
 STUCK_S: Final = 5.0
 """That a message may take to be written, once there is a connection."""
 
@@ -167,12 +169,8 @@ class _Stream:
                     self._writing_since_s = None
                 self._more_to_write.clear()
                 await self._more_to_write.wait()
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.INTERNAL:
-                # gRPC's word for a message that was being written when the stream ended; the true status is lost.
-                self._end(Unavailable("the stream ended under a message", code=grpc.StatusCode.UNAVAILABLE))
-        except asyncio.InvalidStateError:
-            return  # the stream has ended
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return
         except Exception as error:
             self._end(ServerFailure(f"a message cannot be written: {error!r}", code=grpc.StatusCode.INTERNAL))
             raise
@@ -209,7 +207,7 @@ class _Stream:
                 why = ERROR_BY_STATUS[code](await self._call.details() or code.name, code=code)
         except grpc.aio.AioRpcError as error:
             why = error_from_rpc(error)
-            if why.code in OF_THE_STREAM_ALONE:
+            if why.code in OF_THE_STREAM_ALONE or error.details() == ENDED_UNDER_A_MESSAGE:
                 why = Unavailable(f"the stream was ended: {why}", code=grpc.StatusCode.UNAVAILABLE)
         finally:
             self._end(why)

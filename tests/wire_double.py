@@ -81,6 +81,9 @@ def prediction_of(text: str, backend: str, *, batch_rows: int = 1, batch_tokens:
     )
 
 
+CANCELLED = wire.Error(kind="Cancelled", code=grpc.StatusCode.CANCELLED.value[0], message="the request was cancelled")
+
+
 class _Aborted(Exception):
     """A message of a stream fails with this error."""
 
@@ -169,13 +172,19 @@ class ServerDouble(wire_grpc.SentimentServiceServicer, oip_grpc.GRPCInferenceSer
         return response
 
     async def ClassifyStream(self, _: Any, context: Any) -> None:  # noqa: N802
-        running: dict[str, asyncio.Task[None]] = {}
+        running: dict[str, asyncio.Task[wire.ClassifyResponse]] = {}
 
-        async def answer(request: wire.ClassifyRequest) -> None:
+        async def answer(request_id: str) -> None:
+            asked = running[request_id]
             try:
-                response = wire.StreamResponse(id=request.id, response=await self.Classify(request, _MessageContext()))
+                response = wire.StreamResponse(id=request_id, response=await asked)
             except _Aborted as aborted:
-                response = wire.StreamResponse(id=request.id, error=aborted.error)
+                response = wire.StreamResponse(id=request_id, error=aborted.error)
+            except asyncio.CancelledError:
+                this = asyncio.current_task()
+                if this is None or this.cancelling():  # the stream ends
+                    raise
+                response = wire.StreamResponse(id=request_id, error=CANCELLED)
             async with writing:
                 await context.write(response)
 
@@ -187,7 +196,9 @@ class ServerDouble(wire_grpc.SentimentServiceServicer, oip_grpc.GRPCInferenceSer
                 if message.WhichOneof("message") == "cancel":
                     running[message.cancel].cancel()
                 else:
-                    running[message.classify.id] = group.create_task(answer(message.classify))
+                    asked = asyncio.create_task(self.Classify(message.classify, _MessageContext()))
+                    running[message.classify.id] = asked
+                    group.create_task(answer(message.classify.id))
 
     async def ServerLive(self, request: Any, context: Any) -> oip.ServerLiveResponse:  # noqa: N802
         return oip.ServerLiveResponse(live=True)

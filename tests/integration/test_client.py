@@ -27,6 +27,7 @@ from clients import (
 )
 from clients.client import Mode
 from protos import sentiment_pb2 as wire
+from tests.serving import eventually
 from tests.wire_double import LABELS, Fail, FailRows, Hold, Malformed, ServerDouble, double_in_a_thread
 
 pytestmark = pytest.mark.timeout(60)
@@ -110,6 +111,26 @@ async def test_a_pushback_beyond_the_deadline_is_not_waited_for(mode: Mode) -> N
         with pytest.raises(Overloaded) as caught:
             await client.classify(["x"])
     assert caught.value.pushback_s == 60
+
+
+async def test_where_a_wait_outlasts_the_deadline_the_last_failure_is_told(mode: Mode) -> None:
+    loop = asyncio.get_running_loop()
+
+    def keep_the_loop_busy_until(when_s: float) -> None:
+        while loop.time() < when_s:
+            pass
+
+    async with (
+        ServerDouble(Fail(UNAVAILABLE, "why it failed")) as server,
+        SentimentClient(server.address, mode=mode, retry=RetryPolicy(initial_s=1.0)) as client,
+    ):
+        until_s = loop.time() + 2.0
+        pending = asyncio.create_task(client.classify(["x"], timeout_s=2.0))
+        await eventually(lambda: bool(server.calls))
+        loop.call_later(0.2, keep_the_loop_busy_until, until_s + 0.1)
+        with pytest.raises(Unavailable, match="why it failed"):
+            await pending
+    assert len(server.calls) == 1
 
 
 async def test_rows_that_fail_for_the_moment_are_sent_again_alone(mode: Mode) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from clients import Credentials, NotAuthenticated, Prediction, SentimentClient, Unavailable
+from clients import Credentials, NotAuthenticated, Prediction, RetryPolicy, SentimentClient, Unavailable
 from clients.client import Mode
 from lockstep.cli import main
 from tests import doubles
@@ -37,7 +37,7 @@ async def test_a_token_and_a_certificate_open_the_door_and_nothing_less_does(tmp
             with pytest.raises(NotAuthenticated):
                 await client.classify(["good film"])
         unknown = Credentials("alice-secret", root_certificates=pki.ca)
-        async with SentimentClient(address, credentials=unknown, mode=mode, timeout_s=0.5) as client:
+        async with SentimentClient(address, credentials=unknown, mode=mode, retry=RetryPolicy(attempts=2)) as client:
             with pytest.raises(Unavailable):
                 await client.classify(["good film"])
 

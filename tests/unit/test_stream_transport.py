@@ -23,10 +23,12 @@ class PuppetStream:
         self.connected = asyncio.Event()
         self.takes = asyncio.Event()
         self.takes.set()
-        self.answers: asyncio.Queue[wire.StreamResponse] = asyncio.Queue()
+        self.answers: asyncio.Queue[wire.StreamResponse | grpc.aio.AioRpcError] = asyncio.Queue()
         self.written: list[wire.StreamRequest] = []
         self.cancelled = False
-        self.fails: grpc.aio.AioRpcError | None = None  # what each message is answered with by gRPC
+        self.fails: grpc.aio.AioRpcError | None = (
+            None  # what gRPC raises for the next message, here and where it is read
+        )
 
     async def wait_for_connection(self) -> None:
         await self.connected.wait()
@@ -34,11 +36,15 @@ class PuppetStream:
     async def write(self, message: wire.StreamRequest) -> None:
         await self.takes.wait()
         if self.fails is not None:
+            self.answers.put_nowait(self.fails)
             raise self.fails
         self.written.append(message)
 
     async def read(self) -> wire.StreamResponse:
-        return await self.answers.get()
+        answer = await self.answers.get()
+        if isinstance(answer, grpc.aio.AioRpcError):
+            raise answer
+        return answer
 
     def cancel(self) -> None:
         self.cancelled = True
