@@ -244,6 +244,7 @@ def grpc_options(config: ServerConfig) -> list[tuple[str, int]]:
         # A peer that is gone without a word is found out; one that pings without end is shown the door.
         ("grpc.keepalive_time_ms", config.keepalive_s * 1000),
         ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.ping_timeout_ms", 20_000),  # else gRPC waits a minute all the same
         ("grpc.http2.min_ping_interval_without_data_ms", config.min_ping_s * 1000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_ping_strikes", 2),
