@@ -42,7 +42,7 @@ OF_THE_STREAM_ALONE: Final = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCo
 ENDED_UNDER_A_MESSAGE: Final = "Internal error from Core"
 """gRPC's own details, INTERNAL, where the stream ended while a message was written; the true status is lost."""
 STUCK_S: Final = 5.0
-"""That a message may take to be written, once there is a connection."""
+"""That a message may take to be written, once there is a connection, while the server says nothing."""
 
 
 class StreamTransport:
@@ -225,10 +225,11 @@ class _Stream:
     def _look(self) -> None:
         """End the stream where it moves no further: a write is stuck, or what nobody wants takes the room."""
         now_s = self._now_s()
-        if self._writing_since_s is not None and now_s - self._writing_since_s >= self._stuck_s:
+        silent_s = now_s - self._heard_s
+        if self._writing_since_s is not None and min(silent_s, now_s - self._writing_since_s) >= self._stuck_s:
             self._end(_stuck("took no message", now_s - self._writing_since_s))
-        elif len(self._unwanted) >= MOST_IN_FLIGHT // 2 and now_s - self._heard_s >= self._stuck_s:
-            self._end(_stuck("answered nothing, not even cancellations,", now_s - self._heard_s))
+        elif len(self._unwanted) >= MOST_IN_FLIGHT // 2 and silent_s >= self._stuck_s:
+            self._end(_stuck("answered nothing, not even cancellations,", silent_s))
         else:
             self._watch = asyncio.get_running_loop().call_later(self._stuck_s / 2, self._look)
 
