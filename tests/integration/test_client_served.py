@@ -1,5 +1,6 @@
 """The client and the load test against the real server, its workers and the tiny models."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,11 @@ async def test_every_backend_answers_alike_and_says_where_the_time_went(tiny_rep
     async with serving(tiny_repository) as served, SentimentClient(f"127.0.0.1:{served.app.grpc_port}") as client:
         models = await client.models()
         assert {model.name for model in models} >= {"tiny-bilstm", "tiny-bigru"}
+        pinned = [(model.name, backend.name) for model in models for backend in model.backends]
+        calls = (client.classify(TEXTS, model=model, backend=backend, timeout_s=120) for model, backend in pinned)
+        answered = dict(zip(pinned, await asyncio.gather(*calls), strict=True))  # they start side by side
         for model in models:
-            answers = [
-                raise_for_errors(await client.classify(TEXTS, model=model.name, backend=backend.name))
-                for backend in model.backends
-            ]
+            answers = [raise_for_errors(answered[model.name, backend.name]) for backend in model.backends]
             for backend, predictions in zip(model.backends, answers, strict=True):
                 assert {prediction.backend for prediction in predictions} == {backend.name}
                 for prediction, reference in zip(predictions, answers[0], strict=True):

@@ -128,8 +128,10 @@ async def test_real_backends_of_two_frameworks_agree_within_the_gates_bound(tiny
     generator = random.Random(3)
     texts = [" ".join(generator.choices(["word1", "word7", "word30"], k=1 + row)) for row in range(24)]
     async with serving(tiny_repository) as served:
-        for model in ("tiny-bigru", "tiny-transformer"):
-            response = await served.sentiment.Compare(pb.CompareRequest(model=model, texts=texts, truncate=True))
+        requests = [
+            pb.CompareRequest(model=model, texts=texts, truncate=True) for model in ("tiny-bigru", "tiny-transformer")
+        ]
+        for response in await asyncio.gather(*map(served.sentiment.Compare, requests)):
             assert len(response.backends) == 2
             assert response.agreement.texts == len(texts)
             assert response.agreement.largest_difference <= 5e-5
