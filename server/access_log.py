@@ -25,7 +25,7 @@ class Call:
 
     began_ns: int
     models: set[str] = field(default_factory=set)  # that are served: as many as those, whatever is asked for
-    messages: int = 0  # that were answered or failed: one, but on a stream
+    messages: int = 0  # that were answered or failed: one, but of a stream all, and of Compare one a backend
     rows: int = 0  # that were answered
     errors: Counter[str] = field(default_factory=Counter)  # of messages, and of rows of those answered, by kind
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client as http_client
 import re
+import ssl
 import urllib.error
 import urllib.request
 from collections import defaultdict
@@ -10,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from clients.credentials import Credentials
 from clients.transport import is_loopback
 
 DEFAULT_HTTP: Final = "127.0.0.1:8002"
+"""Where the metrics are of a server on this machine, unless something else is named."""
 THREADS: Final = "lockstep_backend_threads"
 WORKER_CPU_S: Final = "lockstep_worker_cpu_seconds"
 EXECUTE_CPU_S: Final = "lockstep_execute_cpu_seconds_total"
@@ -126,17 +130,30 @@ def parse_gauges(exposition: str) -> Gauges:
     return Gauges({name: dict(samples) for name, samples in found.items()})
 
 
-def read_gauges(http: str, *, token: str | None = None) -> Gauges:
-    """Fetch and parse `http://<host:port>/metrics`; blocks for 2 s at most; raises `MetricsUnreachable`."""
-    # A proxy of the environment has no business between a load test and its server.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    url = f"http://{http}/metrics"
-    request = urllib.request.Request(url)
-    if token is not None and is_loopback(http):  # elsewhere it would travel in the clear
-        request.add_header("Authorization", f"Bearer {token}")
+def read_gauges(http: str, credentials: Credentials) -> Gauges:
+    """Fetch and parse `/metrics` of `host:port`, over TLS where the server speaks it; raises `MetricsUnreachable`.
+
+    Blocks for 2 s at most. A token is sent to this machine or over TLS only.
+    """
+    scheme = "https" if credentials.encrypted else "http"
+    url = f"{scheme}://{http}/metrics"
     try:
-        with opener.open(request, timeout=_TIMEOUT_S) as answer:
+        request = urllib.request.Request(url)
+        if credentials.token is not None and (credentials.encrypted or is_loopback(http)):
+            request.add_header("Authorization", f"Bearer {credentials.token}")
+        # A proxy of the environment has no business between a load test and its server.
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if credentials.encrypted:
+            handlers.append(urllib.request.HTTPSHandler(context=_tls(credentials)))
+        with urllib.request.build_opener(*handlers).open(request, timeout=_TIMEOUT_S) as answer:
             return parse_gauges(answer.read().decode())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http_client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise MetricsUnreachable(f"{url}: {reason}") from error
+
+
+def _tls(credentials: Credentials) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=credentials.root_certificates)
+    if credentials.certificate is not None:
+        context.load_cert_chain(credentials.certificate, credentials.key)
+    return context

@@ -27,7 +27,7 @@ from clients.loadtest.report import FORMAT, BackendReport, LegSeen, LoadReport, 
 from clients.loadtest.search import SearchReport
 from clients.loadtest.texts import Texts, texts_of
 from clients.results import ModelStatistics, ServedModel
-from clients.transport import Connect
+from clients.transport import Connect, is_loopback
 
 WAKE_S: Final = 60.0
 """How long a backend may take to answer its first row: some start on it."""
@@ -70,7 +70,7 @@ class Session:
     processes: int
     environment: Environment
     ceiling: Ceiling | None
-    token: str | None
+    credentials: Credentials
     threads: dict[str, int | None]
     unread: tuple[str, ...]  # why the metrics were not read
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
@@ -159,7 +159,7 @@ class Session:
         if self.unread:
             return NOTHING
         try:
-            return await asyncio.to_thread(read_gauges, self.plan.http or gauges.DEFAULT_HTTP, token=self.token)
+            return await asyncio.to_thread(read_gauges, self.plan.http or gauges.DEFAULT_HTTP, self.credentials)
         except MetricsUnreachable:
             return NOTHING
 
@@ -186,7 +186,7 @@ async def open_session(
         server = await client.server()
         model = choose_model(await client.models(), plan.model)
         backends = _backends(plan, model)
-        told, unread = await _first_gauges(plan, credentials.token)
+        told, unread = await _first_gauges(plan, credentials)
         for backend in backends:
             await _wake(client, plan, backend, next(iter(texts.pool)))
         sender: Sender = HereSender(client.transport, texts)
@@ -203,7 +203,7 @@ async def open_session(
             processes=processes,
             environment=environment,
             ceiling=ceiling,
-            token=credentials.token,
+            credentials=credentials,
             threads={backend: told.threads(plan.model, backend) for backend in backends},
             unread=unread,
         )
@@ -234,10 +234,15 @@ def _backends(plan: LoadPlan, model: ServedModel) -> tuple[str, ...]:
     return tuple(dict.fromkeys(plan.backends))
 
 
-async def _first_gauges(plan: LoadPlan, token: str | None) -> tuple[Gauges, tuple[str, ...]]:
-    """Read the metrics; at the default address nobody need answer, at a named one somebody must."""
+async def _first_gauges(plan: LoadPlan, credentials: Credentials) -> tuple[Gauges, tuple[str, ...]]:
+    """Read the metrics; at the default address nobody need answer, at a named one somebody must.
+
+    The default is for a server on this machine: what listens there is not another machine's, and gets no token of it.
+    """
+    if plan.http is None and not is_loopback(plan.address):
+        return NOTHING, ("the server's metrics were not read: say where they are (--http)",)
     try:
-        return await asyncio.to_thread(read_gauges, plan.http or gauges.DEFAULT_HTTP, token=token), ()
+        return await asyncio.to_thread(read_gauges, plan.http or gauges.DEFAULT_HTTP, credentials), ()
     except MetricsUnreachable as error:
         if plan.http is not None:
             raise LoadTestError(f"no metrics: {error}") from error

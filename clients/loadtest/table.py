@@ -62,10 +62,11 @@ _MANY = {"unary": "calls", "stream": "messages of streams"}
 
 def ceiling_line(ceiling: Ceiling) -> str:
     """Say what the generator can send."""
-    processes = "one process" if ceiling.processes == 1 else f"{ceiling.processes} processes"
+    one = ceiling.processes == 1
+    processes = "one process with a core of its own" if one else f"{ceiling.processes} processes with a core each"
     return (
         f"The generator itself can send {ceiling.most_calls_per_s:,.0f} {_MANY[ceiling.wire]} a second of "
-        f"{ceiling.texts_per_call} text{'s' * (ceiling.texts_per_call > 1)} from {processes} with a core each "
+        f"{ceiling.texts_per_call} text{'s' * (ceiling.texts_per_call > 1)} from {processes} "
         f"({ceiling.cpu_us_per_call:.0f} us of CPU a call). Against a server that answers at once it sent "
         f"{ceiling.calls_per_s:,.0f}, with {ceiling.cpu_share:.0%} of a core to each process."
     )

@@ -182,7 +182,8 @@ def _texts(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option(
     "--http",
     metavar="HOST:PORT",
-    help="The server's metrics: thread budgets, CPU time, memory. Default: 127.0.0.1:8002 if it answers.",
+    help="The server's metrics: thread budgets, CPU time, memory. "
+    "Default: 127.0.0.1:8002 if the server is on this machine and answers there.",
 )
 @click.option(
     "--out",

@@ -62,7 +62,9 @@ class Tokens:
         Every token is compared, each in constant time: how long it takes tells nothing about any of them.
         """
         if secret is None:
-            raise NotAuthenticated("this server wants a token: send the metadata 'authorization: Bearer <token>'")
+            raise NotAuthenticated(
+                "this server wants a token: send 'authorization: Bearer <token>' (metadata of a call, a header of HTTP)"
+            )
         digest = hashlib.sha256(secret.encode(errors="backslashreplace")).digest()
         found = None
         for token in self._tokens:

@@ -7,6 +7,10 @@ from click.testing import CliRunner
 
 from clients import Credentials, NotAuthenticated, Prediction, RetryPolicy, SentimentClient, Unavailable
 from clients.client import Mode
+from clients.loadtest import LoadPlan, Setting
+from clients.loadtest.gauges import NOTHING
+from clients.loadtest.run import measure_sweep
+from clients.loadtest.session import _first_gauges
 from lockstep.cli import main
 from tests import doubles
 from tests.integration.test_security import Pki, tokens_text
@@ -40,6 +44,36 @@ async def test_a_token_and_a_certificate_open_the_door_and_nothing_less_does(tmp
         async with SentimentClient(address, credentials=unknown, mode=mode, retry=RetryPolicy(attempts=2)) as client:
             with pytest.raises(Unavailable):
                 await client.classify(["good film"])
+
+
+async def test_a_load_test_reads_the_metrics_of_a_server_with_tls_and_tokens(tmp_path: Path) -> None:
+    doubles.publish(tmp_path / "models", "model")
+    pki = Pki.write(tmp_path / "pki")
+    (tmp_path / "tokens").write_text(tokens_text(alice="infer"))
+    settings = {"tls_cert": pki.cert, "tls_key": pki.key, "tls_client_ca": pki.ca, "tokens": tmp_path / "tokens"}
+    known = {"root_certificates": pki.ca, "certificate": pki.client_cert, "key": pki.client_key}
+    channel = pki.channel(with_client=True)
+    async with serving(tmp_path / "models", doubles.ADAPTERS, channel_to=channel, **settings) as served:
+        plan = LoadPlan(
+            model="model",
+            address=f"127.0.0.1:{served.app.grpc_port}",
+            http=f"127.0.0.1:{served.app.http_port}",
+            backends=("onnxruntime",),
+            rows=20,
+            rounds=1,
+            warmup_s=0.0,
+        )
+        (report,) = await measure_sweep([plan], Setting(credentials=Credentials("alice-secret", **known)))
+    (backend,) = report.backends
+    assert (backend.rows, backend.errors, backend.threads) == (20, {}, 1)
+    assert backend.cost is not None
+
+
+async def test_what_listens_here_is_not_taken_for_another_machines_metrics_and_gets_no_token() -> None:
+    plan = LoadPlan(model="model", address="192.0.2.1:8001")
+    found, warnings = await _first_gauges(plan, Credentials("secret", tls=True))
+    assert found is NOTHING
+    assert warnings == ("the server's metrics were not read: say where they are (--http)",)
 
 
 async def test_a_token_never_travels_in_the_clear() -> None:

