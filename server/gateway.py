@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.errors import Cancelled, InputTooLong, InvalidInput, LockstepError, ModelNotFound, Overloaded
+from server.core.errors import Cancelled, InputTooLong, InvalidInput, LockstepError, ModelNotFound
 from server.core.messages import Encoding, Ids, ModelRef, Outcome, Prediction, PredictRequest
 from server.core.observer import Observer
 from server.core.timing import now_ns
@@ -86,7 +86,7 @@ class Gateway:
         self._limits = limits
         self._observer = observer
         self._clock_ns = clock_ns
-        self._long_texts = LongTexts(limits.max_tokenize_characters, clock_ns)
+        self._long_texts = LongTexts(limits.max_tokenize_characters, clock_ns, observer.limit_reached)
         self._draining = False
 
     def drain(self) -> None:
@@ -248,8 +248,6 @@ class Gateway:
                 )
                 return self._queue(served, request, _joined(known, encoded))
         except LockstepError as error:
-            if isinstance(error, Overloaded) and error.limit == "max_tokenize_characters":
-                self._observer.limit_reached(error.limit)
             self.count_failure(request.ref, request.received_ns, error)
             raise
 

@@ -17,6 +17,7 @@ import click
 from lockstep.commands.credentials import credential_options
 from lockstep.commands.ending import SIGNALLED, fail, no_server
 from lockstep.commands.seconds import Seconds
+from lockstep.commands.stopping import taking_signals
 
 if TYPE_CHECKING:
     from clients import Credentials
@@ -200,12 +201,8 @@ def _leave(number: int) -> NoReturn:
 def _stoppable() -> Iterator[_Stop]:
     """Have Ctrl-C and SIGTERM end the block in order, and a second one the process at once."""
     stop = _Stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with taking_signals(stop):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

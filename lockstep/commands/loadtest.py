@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockstep.commands.credentials import credential_options
-from lockstep.commands.ending import CONNECT_S, NO_SERVER, fail, no_server
-from lockstep.commands.stopping import SIGNALLED, Stop, stoppable
+from lockstep.commands.ending import CONNECT_S, NO_SERVER, SIGNALLED, fail, no_server
+from lockstep.commands.stopping import Stop, stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

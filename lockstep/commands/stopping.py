@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
+
+from lockstep.commands.ending import SIGNALLED
 
 T = TypeVar("T")
-SIGNALLED: Final = 128
-"""And the signal's number is the exit code: 130 by Ctrl-C, 143 by SIGTERM."""
 
 
 class Stop:
@@ -72,9 +72,16 @@ class Stop:
 def stoppable() -> Iterator[Stop]:
     """Have Ctrl-C and SIGTERM stop the block in order."""
     stop = Stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with taking_signals(stop):
         yield stop
+
+
+@contextlib.contextmanager
+def taking_signals(take: Callable[[int, Any], None]) -> Iterator[None]:
+    """Give Ctrl-C and SIGTERM to `take` until the block ends."""
+    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -15,16 +15,19 @@ from server.core.errors import DeadlineExceeded, InvalidInput, Overloaded
 from server.core.messages import Encoding
 from server.text.encoder import TextEncoder
 
+_LIMIT: Final = "max_tokenize_characters"
 _RETRY_S: Final = 0.2
 
 
 class LongTexts:
     """A thread that tokenises, and the characters that wait for it."""
 
-    def __init__(self, max_characters: int, clock_ns: Callable[[], int]) -> None:
+    def __init__(self, max_characters: int, clock_ns: Callable[[], int], limit_reached: Callable[[str], None]) -> None:
+        """`limit_reached` hears the limit's name whenever it refuses something."""
         self.characters = 0  # that wait, or are being tokenised
         self._max_characters = max_characters
         self._clock_ns = clock_ns
+        self._limit_reached = limit_reached
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lockstep-tokenize")
 
     async def encode(
@@ -37,11 +40,12 @@ class LongTexts:
         """
         characters = sum(map(len, texts))
         if self.characters and self.characters + characters > self._max_characters:
+            self._limit_reached(_LIMIT)
             raise Overloaded(
                 f"{self.characters} characters of long texts wait to be tokenised, {characters} more do not fit, "
                 f"at most {self._max_characters} may wait (--max-tokenize-characters): retry later",
                 retry_after_s=_RETRY_S,
-                limit="max_tokenize_characters",
+                limit=_LIMIT,
             )
 
         def encode() -> list[Encoding | InvalidInput]:
