@@ -30,9 +30,9 @@ from benchmarks.experiments import ROWS_A_CALL
 from benchmarks.gateway import Generator
 from benchmarks.generator import Reading, SaturatedPlan, Target, saturate
 from benchmarks.workload import of_corpus
-from clients.batch import FORMATS, BatchPlan, Format, Progress, run_batch
+from lockstep.clients.batch import FORMATS, BatchPlan, Format, Progress, run_batch
 from lockstep.local_server import local_server
-from zoo.corpus import fetch
+from lockstep.zoo.corpus import fetch
 
 BOUND = Bound(">=", 0.9)
 _CALLS = 8

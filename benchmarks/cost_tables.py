@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.scheduling.cost import CostModel
+from lockstep.server.scheduling.cost import CostModel
 
 Floats = NDArray[np.float64]
 

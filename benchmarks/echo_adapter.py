@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from server.core.artifact import ArtifactSpec, Budget
-from server.runtimes.base import Ids, Lengths, Outputs
+from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.runtimes.base import Ids, Lengths, Outputs
 
 
 class EchoAdapter:

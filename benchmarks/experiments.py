@@ -25,8 +25,8 @@ from benchmarks.hop import HopPlan, hop
 from benchmarks.models import BenchModel, BenchName, prepare
 from benchmarks.offline import BUCKETS, ByLength, Split, buckets_of
 from benchmarks.workload import MAX_TOKENS, Workload
-from server.core.messages import Ids
-from server.scheduling.policy import Order
+from lockstep.server.core.messages import Ids
+from lockstep.server.scheduling.policy import Order
 
 Figures = dict[str, float]
 Round = Mapping[str, Mapping[str, float]]  # by condition

@@ -19,8 +19,8 @@ from typing import Any, Final, Literal
 import grpc
 import psutil
 
-from protos import sentiment_pb2 as pb
-from server.core.lengths import LENGTH_BUCKETS
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server.core.lengths import LENGTH_BUCKETS
 
 UNARY: Final = "/sentiment.v1.SentimentService/Classify"
 STREAM: Final = "/sentiment.v1.SentimentService/ClassifyStream"

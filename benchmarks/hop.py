@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 
 from benchmarks.echo_adapter import EchoAdapter
-from server.core.artifact import ArtifactSpec, Budget
-from server.runtimes.registry import ADAPTERS
-from server.runtimes.worker_process import Launch, WorkerProcess
+from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.runtimes.registry import ADAPTERS
+from lockstep.server.runtimes.worker_process import Launch, WorkerProcess
 
 ROWS: Final = 32
 LENGTH: Final = 64

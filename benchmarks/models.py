@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Final, Literal
 
 from benchmarks.workload import MAX_TOKENS
-from exporters.export import ExportReport, export_model, possible_artifacts
-from exporters.source import Description, Framework
-from server.core.artifact import ArtifactSpec
-from server.repository.catalog import PublishedModel, scan
-from zoo import tokenizer as tokenizers
-from zoo.corpus import LABELS, Corpus, fetch
+from lockstep.exporters.export import ExportReport, export_model, possible_artifacts
+from lockstep.exporters.source import Description, Framework
+from lockstep.server.core.artifact import ArtifactSpec
+from lockstep.server.repository.catalog import PublishedModel, scan
+from lockstep.zoo import tokenizer as tokenizers
+from lockstep.zoo.corpus import LABELS, Corpus, fetch
 
 BenchName = Literal["bench-bilstm", "bench-minilm"]
 NAMES: Final[tuple[BenchName, ...]] = ("bench-bilstm", "bench-minilm")

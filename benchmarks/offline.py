@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.artifact import ArtifactSpec, Budget
-from server.core.errors import InvalidInput
-from server.core.lengths import LENGTH_BUCKETS
-from server.core.messages import Encoding, Ids
-from server.text.encoder import TextEncoder
-from server.text.padding import pad
+from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.core.errors import InvalidInput
+from lockstep.server.core.lengths import LENGTH_BUCKETS
+from lockstep.server.core.messages import Encoding, Ids
+from lockstep.server.text.encoder import TextEncoder
+from lockstep.server.text.padding import pad
 
 if TYPE_CHECKING:
-    from server.runtimes.onnxruntime_adapter import OnnxRuntimeAdapter
+    from lockstep.server.runtimes.onnxruntime_adapter import OnnxRuntimeAdapter
 
 AREAS: Final = (256, 512, 1_024, 2_048, 4_096, 8_192)
 """Padded tokens of a batch that the search tries."""
@@ -285,7 +285,7 @@ def _work(
 
 
 def _adapter(artifact: ArtifactSpec, threads: int) -> OnnxRuntimeAdapter:
-    from server.runtimes.onnxruntime_adapter import OnnxRuntimeAdapter
+    from lockstep.server.runtimes.onnxruntime_adapter import OnnxRuntimeAdapter
 
     return OnnxRuntimeAdapter.load(artifact, Budget(threads))
 

@@ -27,13 +27,13 @@ from benchmarks.models import NAMES, BenchName
 from benchmarks.offline import batches_of
 from benchmarks.run import say
 from benchmarks.workload import of_corpus
-from server.core.artifact import ArtifactSpec, Budget
-from server.core.messages import Ids
-from server.runtimes.base import feeds
-from server.runtimes.registry import ADAPTERS
-from server.runtimes.worker_process import Launch, WorkerProcess
-from server.text.padding import pad
-from zoo.corpus import fetch
+from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.core.messages import Ids
+from lockstep.server.runtimes.base import feeds
+from lockstep.server.runtimes.registry import ADAPTERS
+from lockstep.server.runtimes.worker_process import Launch, WorkerProcess
+from lockstep.server.text.padding import pad
+from lockstep.zoo.corpus import fetch
 
 if TYPE_CHECKING:
     import onnxruntime

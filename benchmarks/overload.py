@@ -31,8 +31,8 @@ from benchmarks.gateway import Generator
 from benchmarks.generator import STREAM, UNARY, SaturatedPlan, Target, Way, saturate
 from benchmarks.workload import of_corpus
 from lockstep.local_server import local_server
-from protos import sentiment_pb2 as pb
-from zoo.corpus import fetch
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.zoo.corpus import fetch
 
 
 @dataclass(frozen=True, slots=True)

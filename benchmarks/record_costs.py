@@ -25,8 +25,8 @@ from benchmarks.models import NAMES, prepare
 from benchmarks.report import machine
 from benchmarks.simulate import COSTS, LENGTHS
 from benchmarks.workload import MAX_TOKENS, of_corpus
-from server.core.artifact import ArtifactSpec, Budget
-from zoo.corpus import fetch
+from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.zoo.corpus import fetch
 
 ROWS: Final = (1, 2, 4, 8, 16, 32, 64)
 TOKENS: Final = (4, 8, 16, 32, 64, 128, 256)
@@ -69,7 +69,7 @@ def main() -> None:
 
 def measure(artifact: ArtifactSpec) -> list[list[float]]:
     """Return CPU times, ms, [rows, length] of the grid."""
-    from server.runtimes.onnxruntime_adapter import OnnxRuntimeAdapter
+    from lockstep.server.runtimes.onnxruntime_adapter import OnnxRuntimeAdapter
 
     adapter = OnnxRuntimeAdapter.load(artifact, Budget(1))
     random = np.random.default_rng(0)

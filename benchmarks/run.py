@@ -29,7 +29,7 @@ from benchmarks.offline import OfflineFailed
 from benchmarks.report import Measured, Results, commit, estimate, machine, markdown, notes_of, shown
 from benchmarks.workload import of_corpus
 from lockstep.local_server import ServerFailed
-from zoo.corpus import fetch
+from lockstep.zoo.corpus import fetch
 
 _STARTED_S = time.monotonic()
 _QUICK_PAIRS = 2

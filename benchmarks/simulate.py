@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from benchmarks import cost_tables
 from benchmarks.cost_tables import CostTable
 from benchmarks.simulation import Arrivals, Outcome, Setting, saturate, simulate
-from server.scheduling.policies import POLICIES
-from server.scheduling.policy import Limits, Order
+from lockstep.server.scheduling.policies import POLICIES
+from lockstep.server.scheduling.policy import Limits, Order
 
 COSTS: Final = Path(__file__).parent / "costs"
 LENGTHS: Final = COSTS / "lengths.json"

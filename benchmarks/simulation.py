@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from server.scheduling.policy import Costs, Dispatch, Limits, Policy, WorkerView
-from server.scheduling.waiting import FREE, NO_DEADLINE_NS, Indices, Waiting
+from lockstep.server.scheduling.policy import Costs, Dispatch, Limits, Policy, WorkerView
+from lockstep.server.scheduling.waiting import FREE, NO_DEADLINE_NS, Indices, Waiting
 
 Nanoseconds = NDArray[np.int64]
 NEVER_NS = np.iinfo(np.int64).max

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from zoo.corpus import Corpus, Example
+from lockstep.zoo.corpus import Corpus, Example
 
 TEXTS: Final = 4_000
 DOCUMENT_SHARE: Final = 0.15

@@ -1,11 +1,11 @@
 """The client library: `async with SentimentClient("host:port") as client: await client.classify(texts)`.
 
-Needs grpcio and protobuf only. The load test is `clients.loadtest` (the extra `loadtest`).
+Needs grpcio and protobuf only. The load test is `lockstep.clients.loadtest` (the extra `loadtest`).
 """
 
-from clients.client import SentimentClient
-from clients.credentials import Credentials
-from clients.errors import (
+from lockstep.clients.client import SentimentClient
+from lockstep.clients.credentials import Credentials
+from lockstep.clients.errors import (
     CallError,
     Cancelled,
     ClientError,
@@ -23,7 +23,7 @@ from clients.errors import (
     ServerFailure,
     Unavailable,
 )
-from clients.reports import (
+from lockstep.clients.reports import (
     Agreement,
     BackendAnswers,
     BackendLatency,
@@ -39,7 +39,7 @@ from clients.reports import (
     RefusedModel,
     UnloadedModel,
 )
-from clients.results import (
+from lockstep.clients.results import (
     Duration,
     ModelMetadata,
     ModelStatistics,
@@ -52,8 +52,8 @@ from clients.results import (
     Tensor,
     raise_for_errors,
 )
-from clients.retry import RetryPolicy
-from clients.sync import SyncSentimentClient
+from lockstep.clients.retry import RetryPolicy
+from lockstep.clients.sync import SyncSentimentClient
 
 __all__ = [
     "Agreement",

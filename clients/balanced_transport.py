@@ -20,10 +20,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from clients.errors import CallError, Cancelled, ClientNotOpen, DeadlineExceeded, Unavailable
-from clients.transport import SERVER_LIVE, Connect, Method, Request, Response, Transport
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as wire
+from lockstep.clients.errors import CallError, Cancelled, ClientNotOpen, DeadlineExceeded, Unavailable
+from lockstep.clients.transport import SERVER_LIVE, Connect, Method, Request, Response, Transport
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as wire
 
 Answer = TypeVar("Answer")
 FIRST_PAUSE_S: Final = 0.05

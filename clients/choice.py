@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clients.errors import ClientError
-from clients.results import ServedModel
+from lockstep.clients.errors import ClientError
+from lockstep.clients.results import ServedModel
 
 
 class ChoiceUnclear(ClientError):

@@ -10,12 +10,12 @@ from typing import Literal, Self, TypeVar
 
 import grpc
 
-from clients import transport as wires
-from clients.balanced_transport import BalancedTransport
-from clients.credentials import Credentials
-from clients.errors import CallError, ClientNotOpen, NotFound, RowError
-from clients.reports import Comparison, LatencyReport, ModelList
-from clients.results import (
+from lockstep.clients import transport as wires
+from lockstep.clients.balanced_transport import BalancedTransport
+from lockstep.clients.credentials import Credentials
+from lockstep.clients.errors import CallError, ClientNotOpen, NotFound, RowError
+from lockstep.clients.reports import Comparison, LatencyReport, ModelList
+from lockstep.clients.results import (
     ModelMetadata,
     ModelStatistics,
     Result,
@@ -24,12 +24,12 @@ from clients.results import (
     models_from_index,
     results_from_wire,
 )
-from clients.retry import RetryPolicy
-from clients.stream_transport import StreamTransport
-from clients.transport import Connect, GrpcTransport, Method, Request, Response, Transport
-from clients.under_way import CallsUnderWay
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as wire
+from lockstep.clients.retry import RetryPolicy
+from lockstep.clients.stream_transport import StreamTransport
+from lockstep.clients.transport import Connect, GrpcTransport, Method, Request, Response, Transport
+from lockstep.clients.under_way import CallsUnderWay
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as wire
 
 Answer = TypeVar("Answer")
 Mode = Literal["stream", "unary"]

@@ -31,7 +31,7 @@ from typing import ClassVar, Final
 
 import grpc
 
-from protos import sentiment_pb2 as wire
+from lockstep.protos import sentiment_pb2 as wire
 
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 """Trailing metadata by which the server says when to come back, in milliseconds; negative: never."""

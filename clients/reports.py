@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from clients.errors import RowError
-from clients.results import Result, malformed, result_from_wire
-from protos import sentiment_pb2 as wire
+from lockstep.clients.errors import RowError
+from lockstep.clients.results import Result, malformed, result_from_wire
+from lockstep.protos import sentiment_pb2 as wire
 
 
 @dataclass(frozen=True, slots=True)

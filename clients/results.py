@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 import grpc
 
-from clients.errors import RowError, RowsFailed, ServerFailure
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as wire
+from lockstep.clients.errors import RowError, RowsFailed, ServerFailure
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as wire
 
 
 @dataclass(frozen=True, slots=True)

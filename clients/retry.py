@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clients.errors import CallError
+from lockstep.clients.errors import CallError
 
 
 @dataclass(frozen=True, slots=True)

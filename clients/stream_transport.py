@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import grpc
 
-from clients.credentials import Credentials
-from clients.errors import (
+from lockstep.clients.credentials import Credentials
+from lockstep.clients.errors import (
     ERROR_BY_STATUS,
     CallError,
     Cancelled,
@@ -29,9 +29,9 @@ from clients.errors import (
     error_from_rpc,
     status_of,
 )
-from clients.transport import GrpcTransport, Method, Request, Response
-from clients.under_way import CallsUnderWay
-from protos import sentiment_pb2 as wire
+from lockstep.clients.transport import GrpcTransport, Method, Request, Response
+from lockstep.clients.under_way import CallsUnderWay
+from lockstep.protos import sentiment_pb2 as wire
 
 MOST_IN_FLIGHT: Final = 256
 """Messages without an answer; the next waits its turn. Below what servers take by default."""

@@ -12,13 +12,13 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from clients.client import LOAD_TIMEOUT_S, Mode, SentimentClient
-from clients.credentials import Credentials
-from clients.errors import Cancelled, ClientNotOpen
-from clients.reports import Comparison, LatencyReport, ModelList
-from clients.results import ModelMetadata, ModelStatistics, Result, ServedModel, ServerMetadata
-from clients.retry import RetryPolicy
-from clients.transport import Connect
+from lockstep.clients.client import LOAD_TIMEOUT_S, Mode, SentimentClient
+from lockstep.clients.credentials import Credentials
+from lockstep.clients.errors import Cancelled, ClientNotOpen
+from lockstep.clients.reports import Comparison, LatencyReport, ModelList
+from lockstep.clients.results import ModelMetadata, ModelStatistics, Result, ServedModel, ServerMetadata
+from lockstep.clients.retry import RetryPolicy
+from lockstep.clients.transport import Connect
 
 Answer = TypeVar("Answer")
 

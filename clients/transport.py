@@ -1,6 +1,6 @@
 """How messages travel: the one seam of the client. Knows neither retries nor typed results.
 
-`GrpcTransport` makes unary calls on one channel; `clients.stream_transport` carries texts over a stream.
+`GrpcTransport` makes unary calls on one channel; `lockstep.clients.stream_transport` carries texts over a stream.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from clients.credentials import Credentials
-from clients.errors import error_from_rpc
-from clients.under_way import CallsUnderWay
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as wire
+from lockstep.clients.credentials import Credentials
+from lockstep.clients.errors import error_from_rpc
+from lockstep.clients.under_way import CallsUnderWay
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as wire
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)

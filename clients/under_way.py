@@ -8,7 +8,7 @@ from typing import Self
 
 import grpc
 
-from clients.errors import Cancelled, ClientNotOpen
+from lockstep.clients.errors import Cancelled, ClientNotOpen
 
 
 class CallsUnderWay:

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from clients import SentimentClient, raise_for_errors
+from lockstep.clients import SentimentClient, raise_for_errors
 
 
 async def main(address: str) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 
-from clients import NotFound, RowError, SyncSentimentClient
+from lockstep.clients import NotFound, RowError, SyncSentimentClient
 
 with SyncSentimentClient(sys.argv[1], timeout_s=5.0) as client:  # retries and the waits between them included
     model = client.models()[0].name

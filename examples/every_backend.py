@@ -2,7 +2,7 @@
 
 import sys
 
-from clients import SyncSentimentClient, raise_for_errors
+from lockstep.clients import SyncSentimentClient, raise_for_errors
 
 with SyncSentimentClient(sys.argv[1]) as client:
     for model in client.models():

@@ -4,8 +4,8 @@ import sys
 
 import grpc
 
-from protos import open_inference_pb2 as oip
-from protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 stub = GRPCInferenceServiceStub(grpc.insecure_channel(sys.argv[1]))
 model = stub.RepositoryIndex(oip.RepositoryIndexRequest(ready=True)).models[0].name

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from clients import Credentials, SyncSentimentClient
+from lockstep.clients import Credentials, SyncSentimentClient
 
 credentials = Credentials(token=os.environ.get("LOCKSTEP_TOKEN"), root_certificates=os.environ.get("LOCKSTEP_CA"))
 with SyncSentimentClient(sys.argv[1], credentials=credentials) as client:

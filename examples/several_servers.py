@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from clients import SentimentClient
+from lockstep.clients import SentimentClient
 
 
 async def main(addresses: list[str]) -> None:

@@ -22,8 +22,8 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from exporters import gate, held_out, processes
-from exporters.conversion import (
+from lockstep.exporters import gate, held_out, processes
+from lockstep.exporters.conversion import (
     ATTENTION_MASK,
     CONVERTERS,
     INPUT_IDS,
@@ -42,10 +42,10 @@ from exporters.conversion import (
     artifact_of,
     runtime_of,
 )
-from exporters.held_out import HeldOut
-from exporters.onnx_file import status_of
-from exporters.parity import Accuracy, Refusal, VariantBound, accuracy
-from exporters.publish import (
+from lockstep.exporters.held_out import HeldOut
+from lockstep.exporters.onnx_file import status_of
+from lockstep.exporters.parity import Accuracy, Refusal, VariantBound, accuracy
+from lockstep.exporters.publish import (
     TOKENIZER_FILE,
     check_name,
     checksums,
@@ -54,12 +54,12 @@ from exporters.publish import (
     publish,
     staging,
 )
-from exporters.source import Description
-from server.core.artifact import ArtifactSpec, Budget, TensorSpec
-from server.repository.catalog import PublishedModel
-from server.repository.manifest import Artifact, Inputs, Manifest, Parity, Source, Tensor
-from server.runtimes.registry import ADAPTERS
-from server.text.encoder import TextEncoder
+from lockstep.exporters.source import Description
+from lockstep.server.core.artifact import ArtifactSpec, Budget, TensorSpec
+from lockstep.server.repository.catalog import PublishedModel
+from lockstep.server.repository.manifest import Artifact, Inputs, Manifest, Parity, Source, Tensor
+from lockstep.server.runtimes.registry import ADAPTERS
+from lockstep.server.text.encoder import TextEncoder
 
 JOB_TIMEOUT_S = 1800.0
 """Of one conversion, or of the source's run over the held-out rows."""

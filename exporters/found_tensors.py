@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from exporters.conversion import ATTENTION_MASK, INPUT_IDS, LENGTHS, LOGITS, SourceError
-from exporters.source import Role
+from lockstep.exporters.conversion import ATTENTION_MASK, INPUT_IDS, LENGTHS, LOGITS, SourceError
+from lockstep.exporters.source import Role
 
 _INTEGERS = ("int64", "int32")
 _MASKS = ("mask",)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporters.conversion import Ids, Outputs, Say
-from exporters.held_out import HeldOut, Row
-from exporters.parity import (
+from lockstep.exporters.conversion import Ids, Outputs, Say
+from lockstep.exporters.held_out import HeldOut, Row
+from lockstep.exporters.parity import (
     Accuracy,
     Batch,
     Bound,
@@ -28,11 +28,11 @@ from exporters.parity import (
     judge_variant,
     plan,
 )
-from server.core.artifact import ArtifactSpec, Budget
-from server.core.errors import BackendUnavailable
-from server.repository.manifest import Parity
-from server.runtimes.worker_process import BatchFailed, Launch, WorkerProcess
-from server.text.padding import pad
+from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.core.errors import BackendUnavailable
+from lockstep.server.repository.manifest import Parity
+from lockstep.server.runtimes.worker_process import BatchFailed, Launch, WorkerProcess
+from lockstep.server.text.padding import pad
 
 _EVALUATED_TOKENS = 8192  # padded tokens of a batch when accuracy is measured
 _EVALUATED_ROWS = 64

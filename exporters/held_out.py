@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from exporters.conversion import ExportError, Ids
-from server.core.errors import InvalidInput
-from server.text.encoder import TextEncoder
+from lockstep.exporters.conversion import ExportError, Ids
+from lockstep.server.core.errors import InvalidInput
+from lockstep.server.text.encoder import TextEncoder
 
 Row = NDArray[np.int64]  # int64[length]
 

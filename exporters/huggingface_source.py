@@ -11,8 +11,8 @@ import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
-from exporters.conversion import ATTENTION_MASK, INPUT_IDS, SourceError, SourceFiles
-from exporters.torch_source import TorchSource
+from lockstep.exporters.conversion import ATTENTION_MASK, INPUT_IDS, SourceError, SourceFiles
+from lockstep.exporters.torch_source import TorchSource
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,4 @@
-"""One piece of framework work in a process of its own: `python -m exporters.job FD PARENT`, a request on stdin.
+"""One piece of framework work in a process of its own: `python -m lockstep.exporters.job FD PARENT`, a request on stdin.
 
 A process makes at most one export, because exporters leave their framework altered: torch's `dynamo`
 export of a recurrent net fails the second time, and the Keras backend is a process-wide switch. Writes
@@ -21,7 +21,7 @@ from typing import IO
 import numpy as np
 from pydantic import TypeAdapter
 
-from exporters.conversion import (
+from lockstep.exporters.conversion import (
     CONVERTERS,
     OPENERS,
     VARIANTS,
@@ -39,7 +39,7 @@ from exporters.conversion import (
     artifact_of,
     resolve,
 )
-from exporters.recurrence import UnsupportedRecurrence
+from lockstep.exporters.recurrence import UnsupportedRecurrence
 
 Job = ConvertJob | ReferenceJob
 

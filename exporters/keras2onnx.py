@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of
-from exporters.keras_source import has_layer_graph, open_source, swapped
-from exporters.keras_standins import swap
-from exporters.onnx_file import status_of
-from exporters.tensorflow_forms import ONNX_FILE, to_onnx
-from exporters.tensorflow_markers import MARKER_NODE, Markers
+from lockstep.exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of
+from lockstep.exporters.keras_source import has_layer_graph, open_source, swapped
+from lockstep.exporters.keras_standins import swap
+from lockstep.exporters.onnx_file import status_of
+from lockstep.exporters.tensorflow_forms import ONNX_FILE, to_onnx
+from lockstep.exporters.tensorflow_markers import MARKER_NODE, Markers
 
 
 def convert(files: SourceFiles, folder: Path, say: Say, *, fused: bool = True) -> Conversion:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of
-from exporters.keras_source import open_source
-from exporters.tensorflow_forms import save
+from lockstep.exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of
+from lockstep.exporters.keras_source import open_source
+from lockstep.exporters.tensorflow_forms import save
 
 
 def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:

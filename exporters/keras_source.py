@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.conversion import (
+from lockstep.exporters.conversion import (
     ATTENTION_MASK,
     INPUT_IDS,
     INPUT_NAMES,
@@ -24,7 +24,7 @@ from exporters.conversion import (
     SourceError,
     SourceFiles,
 )
-from exporters.tensorflow_forms import inside, serving_function, versions
+from lockstep.exporters.tensorflow_forms import inside, serving_function, versions
 
 if TYPE_CHECKING:
     import keras

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.recurrence import (
+from lockstep.exporters.recurrence import (
     SIGMOID,
     TANH,
     Activation,
@@ -23,7 +23,7 @@ from exporters.recurrence import (
     bidirectional,
     reorder,
 )
-from exporters.tensorflow_markers import Markers, batch_first, mark
+from lockstep.exporters.tensorflow_markers import Markers, batch_first, mark
 
 if TYPE_CHECKING:
     import keras

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from exporters.conversion import Conversion, ConversionError
+from lockstep.exporters.conversion import Conversion, ConversionError
 
 
 def quantize(folder: Path, conversion: Conversion) -> Conversion:

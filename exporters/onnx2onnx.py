@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.conversion import (
+from lockstep.exporters.conversion import (
     INPUT_IDS,
     LENGTHS,
     LOGITS,
@@ -18,9 +18,9 @@ from exporters.conversion import (
     activation_of,
     is_single_column,
 )
-from exporters.found_tensors import Found
-from exporters.onnx_file import finish, status_of
-from exporters.onnx_source import found_in, read
+from lockstep.exporters.found_tensors import Found
+from lockstep.exporters.onnx_file import finish, status_of
+from lockstep.exporters.onnx_source import found_in, read
 
 _FILE = "model.onnx"
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from exporters.conversion import LENGTHS, LOGITS, ConversionError, Status
-from exporters.recurrence import LOOPS, OPERATORS
+from lockstep.exporters.conversion import LENGTHS, LOGITS, ConversionError, Status
+from lockstep.exporters.recurrence import LOOPS, OPERATORS
 
 OPSET = 20
 """Of the graphs we write: the newest that all our converters emit and ONNX Runtime has run for years."""

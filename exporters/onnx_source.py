@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.conversion import (
+from lockstep.exporters.conversion import (
     ATTENTION_MASK,
     INPUT_IDS,
     LENGTHS,
@@ -19,7 +19,7 @@ from exporters.conversion import (
     SourceFiles,
     is_single_column,
 )
-from exporters.found_tensors import Candidate, Found, find
+from lockstep.exporters.found_tensors import Candidate, Found, find
 
 
 class OnnxSource:

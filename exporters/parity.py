@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.conversion import Outputs
-from exporters.held_out import grid_lengths
+from lockstep.exporters.conversion import Outputs
+from lockstep.exporters.held_out import grid_lengths
 
 BATCH_SIZES = (1, 2, 3, 5, 8, 16, 32, 64)
 """Rows of the grid's batches."""

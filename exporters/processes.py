@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-from exporters.conversion import ConversionError, Say, SourceError, Strict
+from lockstep.exporters.conversion import ConversionError, Say, SourceError, Strict
 
 _LOG_TAIL_LINES = 12
 _SOURCE_ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +35,7 @@ async def run(job: Strict, *, threads: int, timeout_s: float, log: Path, say: Sa
                 sys.executable,
                 "-P",  # the folder that a user stands in must not shadow what we import
                 "-m",
-                "exporters.job",
+                "lockstep.exporters.job",
                 str(theirs),
                 str(os.getpid()),
                 stdin=asyncio.subprocess.PIPE,

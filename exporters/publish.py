@@ -1,7 +1,7 @@
 """How a version of a model appears in the repository: whole, by one atomic rename, and never changed again.
 
 Owns staging, checksums, version numbers and the carrying over of artifacts from an older version of the
-same source. Knows no framework; `server.repository.manifest` owns the format.
+same source. Knows no framework; `lockstep.server.repository.manifest` owns the format.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporters.conversion import ExportError
-from server.repository.catalog import PublishedModel, RefusedError, read_version, sha256_of
-from server.repository.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, Artifact, Manifest
+from lockstep.exporters.conversion import ExportError
+from lockstep.server.repository.catalog import PublishedModel, RefusedError, read_version, sha256_of
+from lockstep.server.repository.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, Artifact, Manifest
 
 TOKENIZER_FILE = "tokenizer.json"
 STAGING = ".staging"

@@ -15,7 +15,7 @@ from typing import Any
 
 Function = Callable[..., Any]
 
-_PLACE = "exporters.rebinding.place"
+_PLACE = "lockstep.exporters.rebinding.place"
 _places: dict[str, Function] = {}  # read by the code below, which can close over nothing
 _numbers = itertools.count()
 
@@ -61,6 +61,6 @@ def _plain(function: Function) -> types.FunctionType:
 
 
 def _elsewhere(*arguments: Any, **named: Any) -> Any:
-    from exporters import rebinding
+    from lockstep.exporters import rebinding
 
-    return rebinding._places["exporters.rebinding.place"](*arguments, **named)
+    return rebinding._places["lockstep.exporters.rebinding.place"](*arguments, **named)

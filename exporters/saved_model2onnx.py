@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of
-from exporters.onnx_file import status_of
-from exporters.saved_model_source import open_source
-from exporters.tensorflow_forms import ONNX_FILE, to_onnx
+from lockstep.exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of
+from lockstep.exporters.onnx_file import status_of
+from lockstep.exporters.saved_model_source import open_source
+from lockstep.exporters.tensorflow_forms import ONNX_FILE, to_onnx
 
 _NOTE = "a SavedModel has no cells any more, only their loop: export the model it was made of for the fused operator"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from exporters.conversion import (
+from lockstep.exporters.conversion import (
     LOGITS,
     SAVED_MODEL_SIGNATURE,
     Conversion,
@@ -15,8 +15,8 @@ from exporters.conversion import (
     Status,
     activation_of,
 )
-from exporters.saved_model_source import SavedModelSource, open_source
-from exporters.tensorflow_forms import save
+from lockstep.exporters.saved_model_source import SavedModelSource, open_source
+from lockstep.exporters.tensorflow_forms import save
 
 
 def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.conversion import (
+from lockstep.exporters.conversion import (
     ATTENTION_MASK,
     INPUT_IDS,
     LENGTHS,
@@ -18,8 +18,8 @@ from exporters.conversion import (
     SourceError,
     SourceFiles,
 )
-from exporters.found_tensors import Candidate, Found, find
-from exporters.tensorflow_forms import serving_function, versions
+from lockstep.exporters.found_tensors import Candidate, Found, find
+from lockstep.exporters.tensorflow_forms import serving_function, versions
 
 if TYPE_CHECKING:
     import tensorflow as tf

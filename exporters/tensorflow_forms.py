@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporters.conversion import (
+from lockstep.exporters.conversion import (
     LENGTHS,
     LOGITS,
     SAVED_MODEL_SIGNATURE,
@@ -19,7 +19,7 @@ from exporters.conversion import (
     SourceFiles,
     is_single_column,
 )
-from exporters.onnx_file import finish
+from lockstep.exporters.onnx_file import finish
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from exporters.recurrence import Recurrence, UnsupportedRecurrence
+from lockstep.exporters.recurrence import Recurrence, UnsupportedRecurrence
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -9,13 +9,13 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
-from exporters.conversion import LOGITS, Conversion, ConversionError, Say, SourceFiles, Status, activation_of
-from exporters.onnx_file import status_of
-from exporters.recurrence import UnsupportedRecurrence
-from exporters.tensorflow_forms import ONNX_FILE, graph_to_onnx
-from exporters.tensorflow_markers import MARKER_NODE
-from exporters.tf1_source import build_graph, prepare
-from exporters.tf1_standins import Tf1Standins
+from lockstep.exporters.conversion import LOGITS, Conversion, ConversionError, Say, SourceFiles, Status, activation_of
+from lockstep.exporters.onnx_file import status_of
+from lockstep.exporters.recurrence import UnsupportedRecurrence
+from lockstep.exporters.tensorflow_forms import ONNX_FILE, graph_to_onnx
+from lockstep.exporters.tensorflow_markers import MARKER_NODE
+from lockstep.exporters.tf1_source import build_graph, prepare
+from lockstep.exporters.tf1_standins import Tf1Standins
 
 
 def convert(files: SourceFiles, folder: Path, say: Say, *, fused: bool = True) -> Conversion:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.conversion import LOGITS, Conversion, Say, SourceFiles, Status, activation_of
-from exporters.tf1_source import open_source
+from lockstep.exporters.conversion import LOGITS, Conversion, Say, SourceFiles, Status, activation_of
+from lockstep.exporters.tf1_source import open_source
 
 
 def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:

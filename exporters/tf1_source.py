@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from exporters.conversion import INPUT_IDS, LENGTHS, LOGITS, Ids, Outputs, SourceError, SourceFiles
-from exporters.conversion import Lengths as LengthsArray
-from exporters.tensorflow_forms import labelled, versions
-from exporters.user_code import build_function
+from lockstep.exporters.conversion import INPUT_IDS, LENGTHS, LOGITS, Ids, Outputs, SourceError, SourceFiles
+from lockstep.exporters.conversion import Lengths as LengthsArray
+from lockstep.exporters.tensorflow_forms import labelled, versions
+from lockstep.exporters.user_code import build_function
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.rebinding import copied, rebound
-from exporters.recurrence import (
+from lockstep.exporters.rebinding import copied, rebound
+from lockstep.exporters.recurrence import (
     SIGMOID,
     TANH,
     Activation,
@@ -29,7 +29,7 @@ from exporters.recurrence import (
     bidirectional,
     reorder,
 )
-from exporters.tensorflow_markers import Markers, mark
+from lockstep.exporters.tensorflow_markers import Markers, mark
 
 if TYPE_CHECKING:
     import tensorflow as tf

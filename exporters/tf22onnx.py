@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of
-from exporters.onnx_file import status_of
-from exporters.tensorflow_forms import ONNX_FILE, to_onnx
-from exporters.tensorflow_markers import MARKER_NODE
-from exporters.tf2_source import open_source
-from exporters.tf2_standins import Tf2Standins
+from lockstep.exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of
+from lockstep.exporters.onnx_file import status_of
+from lockstep.exporters.tensorflow_forms import ONNX_FILE, to_onnx
+from lockstep.exporters.tensorflow_markers import MARKER_NODE
+from lockstep.exporters.tf2_source import open_source
+from lockstep.exporters.tf2_standins import Tf2Standins
 
 _UNDECLARED = "a loop is written by hand around a cell that does not declare its gates (see docs/exporting.md)"
 

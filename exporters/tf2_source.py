@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.conversion import (
+from lockstep.exporters.conversion import (
     ATTENTION_MASK,
     INPUT_IDS,
     INPUT_NAMES,
@@ -20,8 +20,8 @@ from exporters.conversion import (
     SourceError,
     SourceFiles,
 )
-from exporters.tensorflow_forms import serving_function, versions
-from exporters.user_code import build_function
+from lockstep.exporters.tensorflow_forms import serving_function, versions
+from lockstep.exporters.user_code import build_function
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from exporters.recurrence import Recurrence, RecurrenceKind, UnsupportedRecurrence, reorder
-from exporters.tensorflow_markers import Markers, mark
+from lockstep.exporters.recurrence import Recurrence, RecurrenceKind, UnsupportedRecurrence, reorder
+from lockstep.exporters.tensorflow_markers import Markers, mark
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.conversion import (
+from lockstep.exporters.conversion import (
     LOGITS,
     Conversion,
     ConversionError,
@@ -15,11 +15,11 @@ from exporters.conversion import (
     SourceFiles,
     activation_of,
 )
-from exporters.onnx_file import OPSET, finish, status_of
-from exporters.recurrence import UnsupportedRecurrence
-from exporters.torch_capture import capturable, captured
-from exporters.torch_fused import fused_layer
-from exporters.torch_standins import packing_stands_in, stand_in
+from lockstep.exporters.onnx_file import OPSET, finish, status_of
+from lockstep.exporters.recurrence import UnsupportedRecurrence
+from lockstep.exporters.torch_capture import capturable, captured
+from lockstep.exporters.torch_fused import fused_layer
+from lockstep.exporters.torch_standins import packing_stands_in, stand_in
 
 _FILE = "model.onnx"
 

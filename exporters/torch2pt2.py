@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from exporters.conversion import (
+from lockstep.exporters.conversion import (
     Conversion,
     ConversionError,
     Say,
@@ -17,10 +17,10 @@ from exporters.conversion import (
     Status,
     activation_of,
 )
-from exporters.recurrence import UnsupportedRecurrence
-from exporters.torch_capture import capturable, captured
-from exporters.torch_packed import expand, packed_layer
-from exporters.torch_standins import packing_stands_in, stand_in
+from lockstep.exporters.recurrence import UnsupportedRecurrence
+from lockstep.exporters.torch_capture import capturable, captured
+from lockstep.exporters.torch_packed import expand, packed_layer
+from lockstep.exporters.torch_standins import packing_stands_in, stand_in
 
 _FILE = "model.pt2"
 _TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.conversion import LENGTHS, OPENERS, ConversionError, ExportError, SourceFiles, resolve
-from exporters.recurrence import UnsupportedRecurrence
-from exporters.torch_source import TorchSource, labelled
+from lockstep.exporters.conversion import LENGTHS, OPENERS, ConversionError, ExportError, SourceFiles, resolve
+from lockstep.exporters.recurrence import UnsupportedRecurrence
+from lockstep.exporters.torch_source import TorchSource, labelled
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ _FROZEN = re.compile(
 _ADVICE = (
     "the code fixes the size of an axis while its graph is captured: a Python loop over the steps of a batch, or a "
     "number taken out of a tensor (`.item()`, `.tolist()`, `int(...)`, `max(lengths)`), does that. Run a cell over "
-    "the steps by `exporters.recurrent_loop.run_cell`, or use nn.RNN, nn.GRU or nn.LSTM, and keep sizes as `x.shape[i]`"
+    "the steps by `lockstep.exporters.recurrent_loop.run_cell`, or use nn.RNN, nn.GRU or nn.LSTM, and keep sizes as `x.shape[i]`"
 )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.recurrence import (
+from lockstep.exporters.recurrence import (
     SIGMOID,
     TANH,
     Activation,
@@ -19,7 +19,7 @@ from exporters.recurrence import (
     bidirectional,
     reorder,
 )
-from exporters.torch_standins import StandInLayer, refuse_projection, stand_in_base
+from lockstep.exporters.torch_standins import StandInLayer, refuse_projection, stand_in_base
 
 if TYPE_CHECKING:
     import torch

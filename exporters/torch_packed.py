@@ -14,7 +14,7 @@ import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from exporters.torch_standins import StandInLayer, refuse_projection, stand_in_base
+from lockstep.exporters.torch_standins import StandInLayer, refuse_projection, stand_in_base
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.conversion import (
+from lockstep.exporters.conversion import (
     ATTENTION_MASK,
     INPUT_IDS,
     INPUT_NAMES,
@@ -21,7 +21,7 @@ from exporters.conversion import (
     SourceFiles,
     is_single_column,
 )
-from exporters.user_code import build_function
+from lockstep.exporters.user_code import build_function
 
 if TYPE_CHECKING:
     import torch

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from exporters import recurrent_loop
-from exporters.rebinding import rebound
-from exporters.recurrence import UnsupportedRecurrence
+from lockstep.exporters import recurrent_loop
+from lockstep.exporters.rebinding import rebound
+from lockstep.exporters.recurrence import UnsupportedRecurrence
 
 if TYPE_CHECKING:
     import torch

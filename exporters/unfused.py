@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from exporters import gate, held_out, processes
-from exporters.conversion import Conversion, ConvertJob, runtime_of
-from exporters.export import JOB_TIMEOUT_S, OnProgress, Progress, artifact_spec, described
-from exporters.source import Description
-from server.core.artifact import Budget
-from server.runtimes.registry import ADAPTERS
+from lockstep.exporters import gate, held_out, processes
+from lockstep.exporters.conversion import Conversion, ConvertJob, runtime_of
+from lockstep.exporters.export import JOB_TIMEOUT_S, OnProgress, Progress, artifact_spec, described
+from lockstep.exporters.source import Description
+from lockstep.server.core.artifact import Budget
+from lockstep.server.runtimes.registry import ADAPTERS
 
 _KIND = "onnx"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from exporters.conversion import SourceError
+from lockstep.exporters.conversion import SourceError
 
 
 def build_function(target: str | None, python_path: Sequence[Path]) -> Callable[..., Any]:

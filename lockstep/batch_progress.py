@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from clients.batch import Progress as RunProgress
-    from clients.batch.run import Stage
+    from lockstep.clients.batch import Progress as RunProgress
+    from lockstep.clients.batch.run import Stage
 
 _LINE_EVERY_S: Final = 10.0
 _STAGES: Final[dict[Stage, str]] = {

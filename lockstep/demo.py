@@ -17,17 +17,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from clients import Prediction, SyncSentimentClient, raise_for_errors
-from clients.loadtest.page import write_page
-from clients.loadtest.plan import LoadPlan
-from clients.loadtest.report import BackendReport, LoadReport
-from clients.loadtest.run import run_loadtest
-from exporters.export import ExportReport, Progress, export_model_async, possible_artifacts
-from exporters.source import Description
+from lockstep.clients import Prediction, SyncSentimentClient, raise_for_errors
+from lockstep.clients.loadtest.page import write_page
+from lockstep.clients.loadtest.plan import LoadPlan
+from lockstep.clients.loadtest.report import BackendReport, LoadReport
+from lockstep.clients.loadtest.run import run_loadtest
+from lockstep.exporters.export import ExportReport, Progress, export_model_async, possible_artifacts
+from lockstep.exporters.source import Description
 from lockstep.local_server import LocalServer, local_server
-from server.repository.catalog import scan
-from server.repository.manifest import Manifest, backend_name
-from zoo.train import Trained, train_all
+from lockstep.server.repository.catalog import scan
+from lockstep.server.repository.manifest import Manifest, backend_name
+from lockstep.zoo.train import Trained, train_all
 
 MODELS = ("torch-bilstm", "torch-transformer", "keras-bigru", "tf2-lstm")
 SENTENCES = (

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exporters.conversion import ExportError
-from exporters.export import (
+from lockstep.exporters.conversion import ExportError
+from lockstep.exporters.export import (
     ArtifactReport,
     ExportReport,
     OnProgress,
@@ -27,13 +27,13 @@ from exporters.export import (
     possible_artifacts,
     source_fingerprint,
 )
-from exporters.publish import latest
-from exporters.source import Description, Framework
-from exporters.unfused import unfused_cost
-from server.core.errors import BackendUnavailable
-from server.runtimes.worker_process import BatchFailed
-from zoo.registry import ENTRIES, Entry, UnknownModel, select
-from zoo.train import train_all
+from lockstep.exporters.publish import latest
+from lockstep.exporters.source import Description, Framework
+from lockstep.exporters.unfused import unfused_cost
+from lockstep.server.core.errors import BackendUnavailable
+from lockstep.server.runtimes.worker_process import BatchFailed
+from lockstep.zoo.registry import ENTRIES, Entry, UnknownModel, select
+from lockstep.zoo.train import train_all
 
 UnknownRow = UnknownModel
 

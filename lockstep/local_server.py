@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clients import CallError, SyncSentimentClient
+from lockstep.clients import CallError, SyncSentimentClient
 
 _READY_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 30.0

@@ -11,10 +11,10 @@ from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from server.core.errors import LockstepError
-from server.core.messages import Answer, BatchFacts, Prediction
-from server.core.request_id import request_id
-from server.core.timing import Phases, now_ns
+from lockstep.server.core.errors import LockstepError
+from lockstep.server.core.messages import Answer, BatchFacts, Prediction
+from lockstep.server.core.request_id import request_id
+from lockstep.server.core.timing import Phases, now_ns
 
 _log = logging.getLogger("lockstep.access")
 

@@ -15,32 +15,32 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from server.access_log import AccessLog
-from server.builder import ModelBuilder
-from server.config import ConfigurationError, ServerConfig
-from server.core.errors import LockstepError
-from server.core.observer import Observers
-from server.counts import Statistics
-from server.gateway import Gateway, RequestLimits
-from server.loading import Loader
-from server.metrics import Metrics
-from server.recent import Recent
-from server.repository.catalog import Refused, scan
-from server.rpc import inference, sentiment
-from server.rpc.guard import CallLimits, Guard
-from server.rpc.hang_up import hang_up
-from server.rpc.stream import StreamLimits
-from server.runtimes.registry import ADAPTERS
-from server.scheduling.wakeup import Wakeup
-from server.security import InsecureConfiguration, Security
-from server.tls import TlsFiles
-from server.watching import Watcher
-from server.web import Calls, application
-from server.web.access_log import following
-from server.web.crowd import bounded
-from server.web.door import DoorPolicy, open_door
-from server.web.guard import guard
-from server.web.hosts import known_hosts
+from lockstep.server.access_log import AccessLog
+from lockstep.server.builder import ModelBuilder
+from lockstep.server.config import ConfigurationError, ServerConfig
+from lockstep.server.core.errors import LockstepError
+from lockstep.server.core.observer import Observers
+from lockstep.server.counts import Statistics
+from lockstep.server.gateway import Gateway, RequestLimits
+from lockstep.server.loading import Loader
+from lockstep.server.metrics import Metrics
+from lockstep.server.recent import Recent
+from lockstep.server.repository.catalog import Refused, scan
+from lockstep.server.rpc import inference, sentiment
+from lockstep.server.rpc.guard import CallLimits, Guard
+from lockstep.server.rpc.hang_up import hang_up
+from lockstep.server.rpc.stream import StreamLimits
+from lockstep.server.runtimes.registry import ADAPTERS
+from lockstep.server.scheduling.wakeup import Wakeup
+from lockstep.server.security import InsecureConfiguration, Security
+from lockstep.server.tls import TlsFiles
+from lockstep.server.watching import Watcher
+from lockstep.server.web import Calls, application
+from lockstep.server.web.access_log import following
+from lockstep.server.web.crowd import bounded
+from lockstep.server.web.door import DoorPolicy, open_door
+from lockstep.server.web.guard import guard
+from lockstep.server.web.hosts import known_hosts
 
 _log = logging.getLogger("lockstep.app")
 _UNBOUNDED = 2**31 - 1

@@ -9,20 +9,20 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from server.config import BackendConfig, ConfigurationError, ModelConfig, ServerConfig
-from server.core.artifact import Budget
-from server.core.observer import Observer
-from server.gateway import ServedModel, probabilities
-from server.repository.catalog import PublishedModel
-from server.repository.manifest import Artifact, backend_name
-from server.runtimes.worker_process import Launch
-from server.scheduling.backend import BackendSpec
-from server.scheduling.batcher import Batcher, BatcherSpec
-from server.scheduling.cost_store import CostStore, hardware
-from server.scheduling.policies import POLICIES
-from server.scheduling.policy import Limits
-from server.scheduling.slots import WorkerSlots
-from server.text.encoder import TextEncoder
+from lockstep.server.config import BackendConfig, ConfigurationError, ModelConfig, ServerConfig
+from lockstep.server.core.artifact import Budget
+from lockstep.server.core.observer import Observer
+from lockstep.server.gateway import ServedModel, probabilities
+from lockstep.server.repository.catalog import PublishedModel
+from lockstep.server.repository.manifest import Artifact, backend_name
+from lockstep.server.runtimes.worker_process import Launch
+from lockstep.server.scheduling.backend import BackendSpec
+from lockstep.server.scheduling.batcher import Batcher, BatcherSpec
+from lockstep.server.scheduling.cost_store import CostStore, hardware
+from lockstep.server.scheduling.policies import POLICIES
+from lockstep.server.scheduling.policy import Limits
+from lockstep.server.scheduling.slots import WorkerSlots
+from lockstep.server.text.encoder import TextEncoder
 
 
 class ModelBuilder:

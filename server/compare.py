@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.errors import (
+from lockstep.server.core.errors import (
     BackendUnavailable,
     DeadlineExceeded,
     InvalidInput,
@@ -20,9 +20,9 @@ from server.core.errors import (
     ModelNotFound,
     ModelNotReady,
 )
-from server.core.messages import Answer, ModelRef, Prediction, PredictRequest
-from server.gateway import Gateway, ServedModel
-from server.scheduling.backend import Backend
+from lockstep.server.core.messages import Answer, ModelRef, Prediction, PredictRequest
+from lockstep.server.gateway import Gateway, ServedModel
+from lockstep.server.scheduling.backend import Backend
 
 _OF_BACKEND = (BackendUnavailable, ModelNotReady, DeadlineExceeded)
 _MOST_TO_ANSWER_NS = 1_000_000_000

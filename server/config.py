@@ -23,10 +23,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from server.core.address import Address
-from server.core.errors import LockstepError
-from server.logs import LogFormat
-from server.scheduling.policy import Order
+from lockstep.server.core.address import Address
+from lockstep.server.core.errors import LockstepError
+from lockstep.server.logs import LogFormat
+from lockstep.server.scheduling.policy import Order
 
 PolicyName = Literal["least_cost", "token_budget", "first_come", "none"]
 Count = Annotated[int, Field(ge=1)]

@@ -11,9 +11,9 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from server.core.errors import LockstepError
-from server.core.messages import Answer, BatchFacts, Prediction
-from server.core.timing import Phases
+from lockstep.server.core.errors import LockstepError
+from lockstep.server.core.messages import Answer, BatchFacts, Prediction
+from lockstep.server.core.timing import Phases
 
 
 @dataclass(slots=True)

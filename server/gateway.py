@@ -14,17 +14,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.errors import Cancelled, InputTooLong, InvalidInput, LockstepError, ModelNotFound
-from server.core.messages import Encoding, Ids, ModelRef, Outcome, Prediction, PredictRequest
-from server.core.observer import Observer
-from server.core.timing import now_ns
-from server.repository.catalog import PublishedModel, Refused
-from server.repository.manifest import Artifact, Manifest, backend_name
-from server.scheduling.backend import Backend
-from server.scheduling.batcher import Batcher
-from server.scheduling.calls import Call
-from server.text.encoder import TextEncoder
-from server.text.long_texts import LongTexts
+from lockstep.server.core.errors import Cancelled, InputTooLong, InvalidInput, LockstepError, ModelNotFound
+from lockstep.server.core.messages import Encoding, Ids, ModelRef, Outcome, Prediction, PredictRequest
+from lockstep.server.core.observer import Observer
+from lockstep.server.core.timing import now_ns
+from lockstep.server.repository.catalog import PublishedModel, Refused
+from lockstep.server.repository.manifest import Artifact, Manifest, backend_name
+from lockstep.server.scheduling.backend import Backend
+from lockstep.server.scheduling.batcher import Batcher
+from lockstep.server.scheduling.calls import Call
+from lockstep.server.text.encoder import TextEncoder
+from lockstep.server.text.long_texts import LongTexts
 
 UNLOADED = "unloaded; it takes no calls until it is loaded again"
 """Why a model is not served that was."""

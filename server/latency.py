@@ -13,13 +13,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.core.errors import InvalidInput
-from server.core.lengths import LENGTH_BUCKETS
-from server.core.messages import ModelRef
-from server.durations import RELATIVE_ERROR, Summary
-from server.gateway import Gateway, ServedModel
-from server.recent import LENGTHS, MOST_WINDOW_S, PHASES, SLOT_NS, Recent, Work
-from server.runtimes.usage import usage_of
+from lockstep.server.core.errors import InvalidInput
+from lockstep.server.core.lengths import LENGTH_BUCKETS
+from lockstep.server.core.messages import ModelRef
+from lockstep.server.durations import RELATIVE_ERROR, Summary
+from lockstep.server.gateway import Gateway, ServedModel
+from lockstep.server.recent import LENGTHS, MOST_WINDOW_S, PHASES, SLOT_NS, Recent, Work
+from lockstep.server.runtimes.usage import usage_of
 
 DEFAULT_WINDOW_S = 60.0
 _OF_PHASE = [phase for phase in range(len(PHASES)) for _ in range(LENGTHS)]

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from server.core.messages import ModelRef
-from server.gateway import UNLOADED, Gateway, ServedModel
-from server.repository import manifest
-from server.runtimes.usage import usage_of
-from server.scheduling.backend import Backend
+from lockstep.server.core.messages import ModelRef
+from lockstep.server.gateway import UNLOADED, Gateway, ServedModel
+from lockstep.server.repository import manifest
+from lockstep.server.runtimes.usage import usage_of
+from lockstep.server.scheduling.backend import Backend
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from server.core.errors import BackendUnavailable, LoadFailed, LockstepError, ModelNotFound, ModelNotReady
-from server.gateway import Gateway, ServedModel
-from server.repository.catalog import PublishedModel, Refused, RefusedError, read_latest
-from server.repository.manifest import Manifest
+from lockstep.server.core.errors import BackendUnavailable, LoadFailed, LockstepError, ModelNotFound, ModelNotReady
+from lockstep.server.gateway import Gateway, ServedModel
+from lockstep.server.repository.catalog import PublishedModel, Refused, RefusedError, read_latest
+from lockstep.server.repository.manifest import Manifest
 
 _log = logging.getLogger("lockstep.loading")
 

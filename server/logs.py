@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Literal, TextIO
 
-from server.core import request_id
+from lockstep.server.core import request_id
 
 _log = logging.getLogger("lockstep")
 LogFormat = Literal["text", "json"]

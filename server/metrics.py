@@ -21,12 +21,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from server.core.errors import LockstepError
-from server.core.lengths import LENGTH_BUCKETS
-from server.core.messages import Answer, BatchFacts, Prediction
-from server.core.timing import Phases
-from server.gateway import Gateway
-from server.runtimes.usage import usage_of
+from lockstep.server.core.errors import LockstepError
+from lockstep.server.core.lengths import LENGTH_BUCKETS
+from lockstep.server.core.messages import Answer, BatchFacts, Prediction
+from lockstep.server.core.timing import Phases
+from lockstep.server.gateway import Gateway
+from lockstep.server.runtimes.usage import usage_of
 
 SECONDS_BUCKETS = tuple(round(10.0 ** (exponent / 4), 7) for exponent in range(-20, 5))
 """10 microseconds to 10 seconds, four a decade."""

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.errors import LockstepError
-from server.core.lengths import LENGTH_BUCKETS
-from server.core.messages import Answer, BatchFacts, Prediction
-from server.core.timing import Phases, now_ns
-from server.durations import Durations
+from lockstep.server.core.errors import LockstepError
+from lockstep.server.core.lengths import LENGTH_BUCKETS
+from lockstep.server.core.messages import Answer, BatchFacts, Prediction
+from lockstep.server.core.timing import Phases, now_ns
+from lockstep.server.durations import Durations
 
 PHASES = (*Phases._fields, "request")
 """Those of a row's life, and all of them together."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from server.config import ServerConfig
-from server.core.address import Address
-from server.core.errors import LockstepError
-from server.core.tokens import Tokens
-from server.tls import TlsFiles
+from lockstep.server.config import ServerConfig
+from lockstep.server.core.address import Address
+from lockstep.server.core.errors import LockstepError
+from lockstep.server.core.tokens import Tokens
+from lockstep.server.tls import TlsFiles
 
 _log = logging.getLogger("lockstep.security")
 

@@ -14,10 +14,10 @@ import asyncio
 import logging
 from pathlib import Path
 
-from server.core.errors import LockstepError
-from server.gateway import Gateway
-from server.loading import Loader
-from server.repository.catalog import highest_versions
+from lockstep.server.core.errors import LockstepError
+from lockstep.server.gateway import Gateway
+from lockstep.server.loading import Loader
+from lockstep.server.repository.catalog import highest_versions
 
 LOAD_S = 600.0
 _log = logging.getLogger("lockstep.watching")

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from server.core.artifact import ArtifactSpec, Budget
-from server.repository.manifest import MANIFEST_FILE, Artifact, Inputs, Manifest, Parity, Source, Tensor
-from server.runtimes.base import Ids, Lengths, Outputs
+from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.repository.manifest import MANIFEST_FILE, Artifact, Inputs, Manifest, Parity, Source, Tensor
+from lockstep.server.runtimes.base import Ids, Lengths, Outputs
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "the", "a", "kill", "refuse", "nan")
 KILL, REFUSE, NAN = (WORDS.index(word) for word in ("kill", "refuse", "nan"))

@@ -1,7 +1,7 @@
 """`lockstep` whose workers run the doubles: `python -m tests.serve_doubles serve ...`."""
 
 from lockstep.cli import main
-from server.runtimes.registry import ADAPTERS
+from lockstep.server.runtimes.registry import ADAPTERS
 from tests import doubles
 
 if __name__ == "__main__":

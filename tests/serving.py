@@ -9,12 +9,12 @@ from typing import Any
 import grpc
 import numpy as np
 
-from protos import open_inference_pb2 as oip
-from protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from protos.sentiment_pb2_grpc import SentimentServiceStub
-from server.app import App
-from server.config import ServerConfig
-from server.runtimes.registry import ADAPTERS
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from lockstep.protos.sentiment_pb2_grpc import SentimentServiceStub
+from lockstep.server.app import App
+from lockstep.server.config import ServerConfig
+from lockstep.server.runtimes.registry import ADAPTERS
 
 
 class Served:

@@ -16,10 +16,10 @@ from typing import Any, Self
 
 import grpc
 
-from protos import open_inference_pb2 as oip
-from protos import open_inference_pb2_grpc as oip_grpc
-from protos import sentiment_pb2 as wire
-from protos import sentiment_pb2_grpc as wire_grpc
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import open_inference_pb2_grpc as oip_grpc
+from lockstep.protos import sentiment_pb2 as wire
+from lockstep.protos import sentiment_pb2_grpc as wire_grpc
 
 LABELS = ("negative", "positive")
 PHASES = wire.Phases(

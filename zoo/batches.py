@@ -13,8 +13,8 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.corpus import Corpus, Example, Split
-from zoo.tokenizer import MAX_TOKENS, PAD_ID, VOCABULARY_TOKENS
+from lockstep.zoo.corpus import Corpus, Example, Split
+from lockstep.zoo.tokenizer import MAX_TOKENS, PAD_ID, VOCABULARY_TOKENS
 
 BATCH_TOKENS = 4096
 """Padded tokens of one training batch, at most."""

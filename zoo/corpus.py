@@ -33,8 +33,8 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
-from zoo import releases
-from zoo.folders import exclusive, replacing, sha256
+from lockstep.zoo import releases
+from lockstep.zoo.folders import exclusive, replacing, sha256
 
 Split = Literal["train", "validation", "test"]
 Kind = Literal["sentence", "document"]

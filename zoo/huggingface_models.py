@@ -9,8 +9,8 @@ from pathlib import Path
 
 from transformers import AutoModelForSequenceClassification, DistilBertConfig, PreTrainedModel
 
-from zoo.corpus import LABELS
-from zoo.tokenizer import MAX_TOKENS, PAD_ID, VOCABULARY_TOKENS
+from lockstep.zoo.corpus import LABELS
+from lockstep.zoo.tokenizer import MAX_TOKENS, PAD_ID, VOCABULARY_TOKENS
 
 NAMES = {"id2label": dict(enumerate(LABELS)), "label2id": {label: place for place, label in enumerate(LABELS)}}
 

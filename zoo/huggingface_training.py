@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 
-from zoo.batches import Batch
-from zoo.learning import Learned, Task
-from zoo.torch_training import fit
+from lockstep.zoo.batches import Batch
+from lockstep.zoo.learning import Learned, Task
+from lockstep.zoo.torch_training import fit
 
 CHECKPOINT = "checkpoint"
 
 
 def learn(task: Task) -> Learned:
-    """Train one model; see `zoo.learning`."""
+    """Train one model; see `lockstep.zoo.learning`."""
     torch.manual_seed(task.entry.recipe.seed)
     model = task.build()
 

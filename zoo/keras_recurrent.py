@@ -11,8 +11,8 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from zoo.corpus import LABELS
-from zoo.tokenizer import VOCABULARY_TOKENS
+from lockstep.zoo.corpus import LABELS
+from lockstep.zoo.tokenizer import VOCABULARY_TOKENS
 
 EMBEDDING = 64
 HIDDEN = 64

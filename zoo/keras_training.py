@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.batches import Batch, accuracy, shuffled
-from zoo.learning import Learned, Task
+from lockstep.zoo.batches import Batch, accuracy, shuffled
+from lockstep.zoo.learning import Learned, Task
 
 CLIP_NORM = 1.0
 WEIGHTS = "model.keras"
@@ -24,7 +24,7 @@ Feeds = NDArray[np.int64] | tuple[NDArray[np.int64], ...]
 
 
 def learn(task: Task) -> Learned:
-    """Train one model; see `zoo.learning`."""
+    """Train one model; see `lockstep.zoo.learning`."""
     recipe, texts = task.entry.recipe, task.texts
     keras.utils.set_random_seed(recipe.seed)
     model = task.build()

@@ -10,8 +10,8 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
-from zoo.corpus import LABELS
-from zoo.tokenizer import MAX_TOKENS, PAD_ID, VOCABULARY_TOKENS
+from lockstep.zoo.corpus import LABELS
+from lockstep.zoo.tokenizer import MAX_TOKENS, PAD_ID, VOCABULARY_TOKENS
 
 WIDTH = 64
 HEADS = 4

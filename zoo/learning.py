@@ -1,6 +1,6 @@
 """What a family's training module promises, and what it is given.
 
-Owns the shapes between `zoo.train`, which knows no framework, and `zoo.<family>_training`, which knows one.
+Owns the shapes between `lockstep.zoo.train`, which knows no framework, and `zoo.<family>_training`, which knows one.
 Each of those modules has a function
 
     learn(task: Task) -> Learned
@@ -20,8 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.batches import Batch, Encoded, Texts
-from zoo.registry import Entry
+from lockstep.zoo.batches import Batch, Encoded, Texts
+from lockstep.zoo.registry import Entry
 
 
 class Report(Protocol):

@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from zoo import releases
-from zoo.folders import exclusive, replacing, sha256
+from lockstep.zoo import releases
+from lockstep.zoo.folders import exclusive, replacing, sha256
 
 STAMP = "pretrained.json"
 """Written last into the folder: the release that its files are of."""

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from exporters.source import Framework
-from zoo.pretrained import Pretrained
+from lockstep.exporters.source import Framework
+from lockstep.zoo.pretrained import Pretrained
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """What the models of one framework share: the module that trains them, the packages that decide how.
 
-    `training` is a module of the form that `zoo.learning` describes.
+    `training` is a module of the form that `lockstep.zoo.learning` describes.
     """
 
     framework: Framework
@@ -43,7 +43,7 @@ class Recipe:
 class Entry:
     """One model of the zoo. `layer` is for people; `build` makes the untrained model.
 
-    `output` and `activation` are those of `exporters.source.Description`. An entry with a `pretrained`
+    `output` and `activation` are those of `lockstep.exporters.source.Description`. An entry with a `pretrained`
     checkpoint is trained from it, on texts as the checkpoint's own tokenizer cuts them.
     """
 
@@ -87,28 +87,30 @@ _ON_CPU = (("CUDA_VISIBLE_DEVICES", "-1"), ("TF_CPP_MIN_LOG_LEVEL", "3"), ("OMP_
 def _keras(backend: str) -> Family:
     return Family(
         Framework.KERAS,
-        "zoo.keras_training",
+        "lockstep.zoo.keras_training",
         ("keras", backend),
         (*_ON_CPU, ("KERAS_BACKEND", backend), ("JAX_PLATFORMS", "cpu"), ("JAX_ENABLE_X64", "1")),
         needs_build=False,
     )
 
 
-TORCH = Family(Framework.TORCH, "zoo.torch_training", ("torch",), _ON_CPU)
+TORCH = Family(Framework.TORCH, "lockstep.zoo.torch_training", ("torch",), _ON_CPU)
 KERAS = _keras("tensorflow")
 KERAS_TORCH = _keras("torch")
 KERAS_JAX = _keras("jax")
-TF2 = Family(Framework.TF2, "zoo.tf2_training", ("tensorflow", "keras"), (*_ON_CPU, ("KERAS_BACKEND", "tensorflow")))
+TF2 = Family(
+    Framework.TF2, "lockstep.zoo.tf2_training", ("tensorflow", "keras"), (*_ON_CPU, ("KERAS_BACKEND", "tensorflow"))
+)
 TF1 = Family(
     Framework.TF1,
-    "zoo.tf1_training",
+    "lockstep.zoo.tf1_training",
     ("tensorflow", "tf_keras"),
     # The cells of TensorFlow 1 are in tf_keras, and warn that they are old.
     (*_ON_CPU, ("TF_USE_LEGACY_KERAS", "1"), ("PYTHONWARNINGS", "ignore::UserWarning:zoo.tf1_recurrent")),
 )
 HUGGINGFACE = Family(
     Framework.HUGGINGFACE,
-    "zoo.huggingface_training",
+    "lockstep.zoo.huggingface_training",
     ("transformers", "torch"),
     # Whatever a model needs is in its folder. That its head is new is no news, and the bar is ours.
     (
@@ -128,22 +130,24 @@ MINILM = Pretrained(
 )
 
 _ALL = (
-    Entry("torch-rnn", TORCH, "RNN", "zoo.torch_recurrent:rnn", Recipe(3, 2e-3)),
-    Entry("torch-gru", TORCH, "GRU", "zoo.torch_recurrent:gru", Recipe(3, 2e-3)),
-    Entry("torch-lstm", TORCH, "LSTM", "zoo.torch_recurrent:lstm", Recipe(3, 2e-3)),
-    Entry("torch-birnn-2", TORCH, "2 BiRNN", "zoo.torch_recurrent:birnn_2", Recipe(3, 2e-3)),
-    Entry("torch-bigru-2", TORCH, "2 BiGRU", "zoo.torch_recurrent:bigru_2", Recipe(2, 2e-3)),
-    Entry("torch-bilstm", TORCH, "BiLSTM", "zoo.torch_recurrent:bilstm", Recipe(3, 2e-3)),
-    Entry("torch-bilstm-2", TORCH, "2 BiLSTM", "zoo.torch_recurrent:bilstm_2", Recipe(2, 2e-3)),
-    Entry("torch-rnncell", TORCH, "RNNCell", "zoo.torch_cells:rnncell", Recipe(3, 2e-3)),
-    Entry("torch-grucell", TORCH, "GRUCell", "zoo.torch_cells:grucell", Recipe(3, 2e-3)),
-    Entry("torch-lstmcell", TORCH, "LSTMCell", "zoo.torch_cells:lstmcell", Recipe(3, 2e-3)),
-    Entry("torch-transformer", TORCH, "Transformer", "zoo.torch_transformer:transformer", Recipe(4, 1e-3, 1e-2)),
+    Entry("torch-rnn", TORCH, "RNN", "lockstep.zoo.torch_recurrent:rnn", Recipe(3, 2e-3)),
+    Entry("torch-gru", TORCH, "GRU", "lockstep.zoo.torch_recurrent:gru", Recipe(3, 2e-3)),
+    Entry("torch-lstm", TORCH, "LSTM", "lockstep.zoo.torch_recurrent:lstm", Recipe(3, 2e-3)),
+    Entry("torch-birnn-2", TORCH, "2 BiRNN", "lockstep.zoo.torch_recurrent:birnn_2", Recipe(3, 2e-3)),
+    Entry("torch-bigru-2", TORCH, "2 BiGRU", "lockstep.zoo.torch_recurrent:bigru_2", Recipe(2, 2e-3)),
+    Entry("torch-bilstm", TORCH, "BiLSTM", "lockstep.zoo.torch_recurrent:bilstm", Recipe(3, 2e-3)),
+    Entry("torch-bilstm-2", TORCH, "2 BiLSTM", "lockstep.zoo.torch_recurrent:bilstm_2", Recipe(2, 2e-3)),
+    Entry("torch-rnncell", TORCH, "RNNCell", "lockstep.zoo.torch_cells:rnncell", Recipe(3, 2e-3)),
+    Entry("torch-grucell", TORCH, "GRUCell", "lockstep.zoo.torch_cells:grucell", Recipe(3, 2e-3)),
+    Entry("torch-lstmcell", TORCH, "LSTMCell", "lockstep.zoo.torch_cells:lstmcell", Recipe(3, 2e-3)),
+    Entry(
+        "torch-transformer", TORCH, "Transformer", "lockstep.zoo.torch_transformer:transformer", Recipe(4, 1e-3, 1e-2)
+    ),
     Entry(
         "hf-minilm",
         HUGGINGFACE,
         "MiniLM",
-        "zoo.huggingface_models:minilm",
+        "lockstep.zoo.huggingface_models:minilm",
         Recipe(2, 1e-4, 1e-2),
         pretrained=MINILM,
     ),
@@ -151,36 +155,38 @@ _ALL = (
         "hf-distilbert-tiny",
         HUGGINGFACE,
         "DistilBERT",
-        "zoo.huggingface_models:distilbert_tiny",
+        "lockstep.zoo.huggingface_models:distilbert_tiny",
         Recipe(4, 1e-3, 1e-2),
     ),
-    Entry("keras-simplernn", KERAS, "SimpleRNN", "zoo.keras_recurrent:simplernn", Recipe(3, 2e-3)),
-    Entry("keras-gru", KERAS, "GRU", "zoo.keras_recurrent:gru", Recipe(3, 2e-3)),
-    Entry("keras-lstm", KERAS, "LSTM", "zoo.keras_recurrent:lstm", Recipe(3, 2e-3)),
-    Entry("keras-bigru", KERAS, "BiGRU", "zoo.keras_recurrent:bigru", Recipe(3, 2e-3)),
+    Entry("keras-simplernn", KERAS, "SimpleRNN", "lockstep.zoo.keras_recurrent:simplernn", Recipe(3, 2e-3)),
+    Entry("keras-gru", KERAS, "GRU", "lockstep.zoo.keras_recurrent:gru", Recipe(3, 2e-3)),
+    Entry("keras-lstm", KERAS, "LSTM", "lockstep.zoo.keras_recurrent:lstm", Recipe(3, 2e-3)),
+    Entry("keras-bigru", KERAS, "BiGRU", "lockstep.zoo.keras_recurrent:bigru", Recipe(3, 2e-3)),
     Entry(
         "keras-stacked-bilstm",
         KERAS,
         "2 BiLSTM",
-        "zoo.keras_recurrent:stacked_bilstm",
+        "lockstep.zoo.keras_recurrent:stacked_bilstm",
         Recipe(2, 2e-3),
         output="probabilities",
         activation="sigmoid",
     ),
-    Entry("keras-torch-bilstm", KERAS_TORCH, "BiLSTM", "zoo.keras_recurrent:bilstm", Recipe(2, 2e-3)),
-    Entry("keras-jax-gru", KERAS_JAX, "GRU", "zoo.keras_recurrent:gru", Recipe(3, 2e-3)),
-    Entry("keras-transformer", KERAS, "Transformer", "zoo.keras_transformer:transformer", Recipe(3, 1e-3, 1e-2)),
-    Entry("tf2-rnn", TF2, "RNN", "zoo.tf2_recurrent:rnn", Recipe(3, 2e-3)),
-    Entry("tf2-gru", TF2, "GRU", "zoo.tf2_recurrent:gru", Recipe(3, 2e-3)),
-    Entry("tf2-lstm", TF2, "LSTM", "zoo.tf2_recurrent:lstm", Recipe(4, 2e-3)),
-    Entry("tf2-transformer", TF2, "Transformer", "zoo.tf2_transformer:transformer", Recipe(3, 1e-3, 1e-2)),
-    Entry("tf1-basicrnn", TF1, "BasicRNN", "zoo.tf1_recurrent:basicrnn", Recipe(3, 2e-3)),
-    Entry("tf1-basiclstm", TF1, "BasicLSTM", "zoo.tf1_recurrent:basiclstm", Recipe(3, 2e-3)),
-    Entry("tf1-gru", TF1, "GRU", "zoo.tf1_recurrent:gru", Recipe(3, 2e-3)),
-    Entry("tf1-lstm-peephole", TF1, "Peephole LSTM", "zoo.tf1_recurrent:lstm_peephole", Recipe(3, 2e-3)),
-    Entry("tf1-multirnn-2", TF1, "2 LSTM", "zoo.tf1_recurrent:multirnn_2", Recipe(3, 2e-3)),
-    Entry("tf1-multirnn-3", TF1, "3 LSTM", "zoo.tf1_recurrent:multirnn_3", Recipe(3, 2e-3)),
-    Entry("tf1-bilstm", TF1, "BiLSTM", "zoo.tf1_recurrent:bilstm", Recipe(3, 2e-3)),
+    Entry("keras-torch-bilstm", KERAS_TORCH, "BiLSTM", "lockstep.zoo.keras_recurrent:bilstm", Recipe(2, 2e-3)),
+    Entry("keras-jax-gru", KERAS_JAX, "GRU", "lockstep.zoo.keras_recurrent:gru", Recipe(3, 2e-3)),
+    Entry(
+        "keras-transformer", KERAS, "Transformer", "lockstep.zoo.keras_transformer:transformer", Recipe(3, 1e-3, 1e-2)
+    ),
+    Entry("tf2-rnn", TF2, "RNN", "lockstep.zoo.tf2_recurrent:rnn", Recipe(3, 2e-3)),
+    Entry("tf2-gru", TF2, "GRU", "lockstep.zoo.tf2_recurrent:gru", Recipe(3, 2e-3)),
+    Entry("tf2-lstm", TF2, "LSTM", "lockstep.zoo.tf2_recurrent:lstm", Recipe(4, 2e-3)),
+    Entry("tf2-transformer", TF2, "Transformer", "lockstep.zoo.tf2_transformer:transformer", Recipe(3, 1e-3, 1e-2)),
+    Entry("tf1-basicrnn", TF1, "BasicRNN", "lockstep.zoo.tf1_recurrent:basicrnn", Recipe(3, 2e-3)),
+    Entry("tf1-basiclstm", TF1, "BasicLSTM", "lockstep.zoo.tf1_recurrent:basiclstm", Recipe(3, 2e-3)),
+    Entry("tf1-gru", TF1, "GRU", "lockstep.zoo.tf1_recurrent:gru", Recipe(3, 2e-3)),
+    Entry("tf1-lstm-peephole", TF1, "Peephole LSTM", "lockstep.zoo.tf1_recurrent:lstm_peephole", Recipe(3, 2e-3)),
+    Entry("tf1-multirnn-2", TF1, "2 LSTM", "lockstep.zoo.tf1_recurrent:multirnn_2", Recipe(3, 2e-3)),
+    Entry("tf1-multirnn-3", TF1, "3 LSTM", "lockstep.zoo.tf1_recurrent:multirnn_3", Recipe(3, 2e-3)),
+    Entry("tf1-bilstm", TF1, "BiLSTM", "lockstep.zoo.tf1_recurrent:bilstm", Recipe(3, 2e-3)),
 )
 ENTRIES = MappingProxyType({entry.id: entry for entry in _ALL})
 

@@ -13,9 +13,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "zoo."
-NEUTRAL = frozenset({"zoo.corpus", "zoo.folders", "zoo.learning", "zoo.registry", "zoo.tokenizer"})
+NEUTRAL = frozenset(
+    {
+        "lockstep.zoo.corpus",
+        "lockstep.zoo.folders",
+        "lockstep.zoo.learning",
+        "lockstep.zoo.registry",
+        "lockstep.zoo.tokenizer",
+    }
+)
 """Modules whose text decides nothing of a model: what they make of the texts counts by its result."""
-SHARED = frozenset({"zoo.batches"})
+SHARED = frozenset({"lockstep.zoo.batches"})
 """Modules that every framework uses alike, so that their lines tell no framework from another."""
 
 
@@ -95,7 +103,7 @@ def _split(target: str) -> tuple[str, str]:
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
-    """Yield (module, name, name it is bound to) of each `from zoo.module import name`."""
+    """Yield (module, name, name it is bound to) of each `from lockstep.zoo.module import name`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE):
             for alias in node.names:

@@ -15,8 +15,8 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
-from zoo.corpus import LABELS
-from zoo.tokenizer import VOCABULARY_TOKENS
+from lockstep.zoo.corpus import LABELS
+from lockstep.zoo.tokenizer import VOCABULARY_TOKENS
 
 EMBEDDING = 64
 HIDDEN = 64

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from numpy.typing import NDArray
 
-from zoo.batches import Batch, accuracy, shuffled
-from zoo.learning import Learned, Task
+from lockstep.zoo.batches import Batch, accuracy, shuffled
+from lockstep.zoo.learning import Learned, Task
 
 CLIP_NORM = 1.0
 KEEP = 0.7
@@ -21,7 +21,7 @@ CHECKPOINT = "checkpoint/model"
 
 
 def learn(task: Task) -> Learned:
-    """Train one model; see `zoo.learning`."""
+    """Train one model; see `lockstep.zoo.learning`."""
     recipe, texts = task.entry.recipe, task.texts
     tf.logging.set_verbosity(tf.logging.ERROR)  # that all of this is deprecated is known
     tf.disable_eager_execution()

@@ -35,9 +35,9 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from zoo.corpus import LABELS
-from zoo.tf2_layers import IDS, LENGTHS, Dense, dropped, glorot
-from zoo.tokenizer import VOCABULARY_TOKENS
+from lockstep.zoo.corpus import LABELS
+from lockstep.zoo.tf2_layers import IDS, LENGTHS, Dense, dropped, glorot
+from lockstep.zoo.tokenizer import VOCABULARY_TOKENS
 
 EMBEDDING = 64
 HIDDEN = 64

@@ -13,15 +13,15 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from zoo.batches import Batch, accuracy, shuffled
-from zoo.learning import Learned, Task
+from lockstep.zoo.batches import Batch, accuracy, shuffled
+from lockstep.zoo.learning import Learned, Task
 
 CLIP_NORM = 1.0
 CHECKPOINT = "checkpoint/model"
 
 
 def learn(task: Task) -> Learned:
-    """Train one model; see `zoo.learning`."""
+    """Train one model; see `lockstep.zoo.learning`."""
     recipe, texts = task.entry.recipe, task.texts
     tf.keras.utils.set_random_seed(recipe.seed)
     model = task.build()

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from zoo.corpus import LABELS
-from zoo.tf2_layers import IDS, MASK, Dense, dropped, masked_mean
-from zoo.tokenizer import MAX_TOKENS, VOCABULARY_TOKENS
+from lockstep.zoo.corpus import LABELS
+from lockstep.zoo.tf2_layers import IDS, MASK, Dense, dropped, masked_mean
+from lockstep.zoo.tokenizer import MAX_TOKENS, VOCABULARY_TOKENS
 
 WIDTH = 64
 HEADS = 4

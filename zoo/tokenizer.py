@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.corpus import Corpus
-from zoo.folders import exclusive, sha256
+from lockstep.zoo.corpus import Corpus
+from lockstep.zoo.folders import exclusive, sha256
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

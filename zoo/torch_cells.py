@@ -1,6 +1,6 @@
 """The PyTorch models that step a cell through time themselves, as any user would write them.
 
-Owns their architectures. Knows nothing of training. The loop is `exporters.recurrent_loop.run_cell`, which
+Owns their architectures. Knows nothing of training. The loop is `lockstep.exporters.recurrent_loop.run_cell`, which
 any user may import: a loop of one's own runs as well, but no export can follow it over rows of any length.
 Each `build` function takes no argument and returns an untrained module whose `forward` takes `input_ids`
 with `lengths`, and returns logits float32[batch, labels].
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from exporters.recurrent_loop import run_cell
-from zoo.corpus import LABELS
-from zoo.torch_layers import embedding, orthogonal
+from lockstep.exporters.recurrent_loop import run_cell
+from lockstep.zoo.corpus import LABELS
+from lockstep.zoo.torch_layers import embedding, orthogonal
 
 EMBEDDING = 64
 HIDDEN = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo.tokenizer import PAD_ID, VOCABULARY_TOKENS
+from lockstep.zoo.tokenizer import PAD_ID, VOCABULARY_TOKENS
 
 
 def embedding(width: int) -> nn.Embedding:

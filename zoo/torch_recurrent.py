@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from zoo.corpus import LABELS
-from zoo.torch_layers import embedding, masked_mean, orthogonal
+from lockstep.zoo.corpus import LABELS
+from lockstep.zoo.torch_layers import embedding, masked_mean, orthogonal
 
 EMBEDDING = 64
 HIDDEN = 64

@@ -20,8 +20,8 @@ from safetensors.torch import save_model
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from zoo.batches import Batch, accuracy, shuffled
-from zoo.learning import Learned, Task
+from lockstep.zoo.batches import Batch, accuracy, shuffled
+from lockstep.zoo.learning import Learned, Task
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -31,7 +31,7 @@ WEIGHTS = "weights.safetensors"
 
 
 def learn(task: Task) -> Learned:
-    """Train one model; see `zoo.learning`."""
+    """Train one model; see `lockstep.zoo.learning`."""
     torch.manual_seed(task.entry.recipe.seed)
     model = task.build()
     takes = list(inspect.signature(model.forward).parameters)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo.corpus import LABELS
-from zoo.tokenizer import MAX_TOKENS
-from zoo.torch_layers import embedding, masked_mean
+from lockstep.zoo.corpus import LABELS
+from lockstep.zoo.tokenizer import MAX_TOKENS
+from lockstep.zoo.torch_layers import embedding, masked_mean
 
 WIDTH = 64
 HEADS = 4

@@ -5,12 +5,12 @@ family's training module does, and only the child imports it.
 
 A trained model's folder:
 
-    description.json    `exporters.source.Description`: what an exporter is told
+    description.json    `lockstep.exporters.source.Description`: what an exporter is told
     tokenizer.json      a copy, so that the folder stands alone
     training.json       `Record`: what was reached, with what, and the fingerprint
     ...                 the weights, in the form of the framework
 
-    python -m zoo.train ID --corpus DIR --tokenizer FILE [--pretrained DIR] --out DIR --log DIR
+    python -m lockstep.zoo.train ID --corpus DIR --tokenizer FILE [--pretrained DIR] --out DIR --log DIR
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from exporters.source import Description
-from zoo import pretrained as checkpoints
-from zoo import tokenizer as tokenizers
-from zoo.batches import accuracy, encode
-from zoo.corpus import LABELS, Corpus, fetch, open_corpus
-from zoo.folders import exclusive, replacing, sha256
-from zoo.learning import Learn, Task, sentences
-from zoo.registry import ENTRIES, Entry, select
-from zoo.source_code import lines_of_code, modules, source_file
+from lockstep.exporters.source import Description
+from lockstep.zoo import pretrained as checkpoints
+from lockstep.zoo import tokenizer as tokenizers
+from lockstep.zoo.batches import accuracy, encode
+from lockstep.zoo.corpus import LABELS, Corpus, fetch, open_corpus
+from lockstep.zoo.folders import exclusive, replacing, sha256
+from lockstep.zoo.learning import Learn, Task, sentences
+from lockstep.zoo.registry import ENTRIES, Entry, select
+from lockstep.zoo.source_code import lines_of_code, modules, source_file
 
 DESCRIPTION = "description.json"
 RECORD = "training.json"
@@ -70,7 +70,7 @@ class Record:
     """`training.json`. Accuracies are shares of the held-out test texts; `train_s` is wall time.
 
     `lines_of_code` are those that the model and its training take together, what both use counted once; of
-    them `model_lines` make the model. See `zoo.source_code.lines_of_code` for what counts.
+    them `model_lines` make the model. See `lockstep.zoo.source_code.lines_of_code` for what counts.
     """
 
     model: str
@@ -125,7 +125,7 @@ def train_all(ids: Iterable[str], cache: Path) -> list[Trained]:
     folder was made of the same corpus, tokenizer, code and framework version is not trained again. A model's
     folder appears whole or not at all, so an interrupted call is taken up where it was by the next.
 
-    Raises `UnknownModel`, `zoo.corpus.CorpusError`, `zoo.pretrained.PretrainedError` or `TrainingFailed`.
+    Raises `UnknownModel`, `lockstep.zoo.corpus.CorpusError`, `lockstep.zoo.pretrained.PretrainedError` or `TrainingFailed`.
     """
     entries = select(ids)
     corpus = fetch(cache / "corpus")
@@ -245,13 +245,13 @@ class Bar:
         self._progress.stop()
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Move the bar; see `zoo.learning.Report`."""
+        """Move the bar; see `lockstep.zoo.learning.Report`."""
         assert self._task is not None
         self._progress.update(self._task, total=steps * self._entry.recipe.epochs, completed=(epoch - 1) * steps + step)
         self._progress.update(self._task, epoch=epoch, loss=loss)
 
     def epoch(self, epoch: int, loss: float, accuracy: float) -> None:
-        """Print an epoch's line; see `zoo.learning.Report`."""
+        """Print an epoch's line; see `lockstep.zoo.learning.Report`."""
         self._progress.console.print(
             f"{self._entry.id:<20} epoch {epoch}/{self._entry.recipe.epochs}  "
             f"loss {loss:.3f}  validation accuracy {accuracy:.3f}",
@@ -261,7 +261,7 @@ class Bar:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run as a child process: train one model into a folder that `train_all` then moves into place."""
-    parser = argparse.ArgumentParser("python -m zoo.train", description="Train one model of the zoo.")
+    parser = argparse.ArgumentParser("python -m lockstep.zoo.train", description="Train one model of the zoo.")
     parser.add_argument("id", choices=list(ENTRIES))
     parser.add_argument("--corpus", type=Path, required=True, help="a folder made by `lockstep corpus`")
     parser.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer.json")
@@ -278,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def in_child(entry: Entry, given: Materials, out: Path, log: Path) -> None:
     """Run `main` in a child, which is gone when this returns or raises."""
-    command = [sys.executable, "-m", "zoo.train", entry.id, "--corpus", str(given.corpus.folder)]
+    command = [sys.executable, "-m", "lockstep.zoo.train", entry.id, "--corpus", str(given.corpus.folder)]
     command += ["--tokenizer", str(given.tokenizer), "--out", str(out), "--log", str(log)]
     if given.pretrained is not None:
         command += ["--pretrained", str(given.pretrained)]

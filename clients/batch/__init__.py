@@ -4,7 +4,7 @@
 written in the order of the rows, and committed so that a run which was killed goes on where it was.
 """
 
-from clients.batch.errors import (
+from lockstep.clients.batch.errors import (
     BatchError,
     ColumnMissing,
     ColumnsCollide,
@@ -14,9 +14,9 @@ from clients.batch.errors import (
     ResumeRefused,
     RowFailedStrictly,
 )
-from clients.batch.plan import FORMATS, BatchPlan, Format, format_of
-from clients.batch.rows import ChunkLimits
-from clients.batch.run import NoServer, Progress, Summary, rows_kept, run_batch
+from lockstep.clients.batch.plan import FORMATS, BatchPlan, Format, format_of
+from lockstep.clients.batch.rows import ChunkLimits
+from lockstep.clients.batch.run import NoServer, Progress, Summary, rows_kept, run_batch
 
 __all__ = [
     "FORMATS",

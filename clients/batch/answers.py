@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from clients.batch.errors import ColumnsCollide
-from clients.errors import RowError
-from clients.results import Prediction, Result
+from lockstep.clients.batch.errors import ColumnsCollide
+from lockstep.clients.errors import RowError
+from lockstep.clients.results import Prediction, Result
 
 if TYPE_CHECKING:
     import pyarrow as pa

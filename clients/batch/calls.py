@@ -12,10 +12,10 @@ from typing import Final
 
 import grpc
 
-from clients.batch.rows import Chunk
-from clients.client import SentimentClient
-from clients.errors import CallError, InvalidInput, Overloaded, RowError, ServerFailure
-from clients.results import Result
+from lockstep.clients.batch.rows import Chunk
+from lockstep.clients.client import SentimentClient
+from lockstep.clients.errors import CallError, InvalidInput, Overloaded, RowError, ServerFailure
+from lockstep.clients.results import Result
 
 PROBE: Final = "A film to remember."
 """A text that every model takes."""

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from clients.batch.answers import AnswerColumns
-from clients.batch.errors import InputUnreadable
-from clients.batch.rows import Chunk, ChunkLimits, Position, Rows, Text, Unreadable
-from clients.batch.streams import MAX_ROW_BYTES, Lines, Source
-from clients.results import Result
+from lockstep.clients.batch.answers import AnswerColumns
+from lockstep.clients.batch.errors import InputUnreadable
+from lockstep.clients.batch.rows import Chunk, ChunkLimits, Position, Rows, Text, Unreadable
+from lockstep.clients.batch.streams import MAX_ROW_BYTES, Lines, Source
+from lockstep.clients.results import Result
 
 if TYPE_CHECKING:
     import pyarrow as pa

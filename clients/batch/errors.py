@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clients.errors import ClientError
+from lockstep.clients.errors import ClientError
 
 
 class BatchError(ClientError):

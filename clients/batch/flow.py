@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from clients.batch.errors import BatchError
-from clients.batch.rows import Chunk
-from clients.results import Result
+from lockstep.clients.batch.errors import BatchError
+from lockstep.clients.batch.rows import Chunk
+from lockstep.clients.results import Result
 
 _AHEAD: Final = 4
 """Chunks held for each call in flight: one that takes long does not stop the others at once."""

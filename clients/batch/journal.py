@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from clients.batch.errors import ResumeRefused
-from clients.batch.rows import Position
-from clients.batch.streams import Fingerprint
+from lockstep.clients.batch.errors import ResumeRefused
+from lockstep.clients.batch.rows import Position
+from lockstep.clients.batch.streams import Fingerprint
 
 FORMAT: Final = 1
 

@@ -12,11 +12,11 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from clients.batch.answers import AnswerColumns
-from clients.batch.errors import ColumnMissing, InputUnreadable, PlanRefused
-from clients.batch.rows import Chunk, ChunkLimits, Position, Rows, Text, Unreadable
-from clients.batch.streams import Lines, Source
-from clients.results import Result
+from lockstep.clients.batch.answers import AnswerColumns
+from lockstep.clients.batch.errors import ColumnMissing, InputUnreadable, PlanRefused
+from lockstep.clients.batch.rows import Chunk, ChunkLimits, Position, Rows, Text, Unreadable
+from lockstep.clients.batch.streams import Lines, Source
+from lockstep.clients.results import Result
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +45,7 @@ class JsonRows:
 
     def csv_records(self) -> list[bytes]:
         """Return the members in the order of the survey; what is no string is written as JSON."""
-        from clients.batch.csv_text import records
+        from lockstep.clients.batch.csv_text import records
 
         assert self._schema is not None
         names = self._schema.names

@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from clients.batch.errors import PlanRefused
-from clients.batch.journal import Journal, sync_folder
-from clients.batch.rows import Position
-from clients.batch.streams import InterruptibleOutput, told
+from lockstep.clients.batch.errors import PlanRefused
+from lockstep.clients.batch.journal import Journal, sync_folder
+from lockstep.clients.batch.rows import Position
+from lockstep.clients.batch.streams import InterruptibleOutput, told
 
 
 class Output(Protocol):
@@ -172,7 +172,7 @@ class ParquetPipe:
 
     def __init__(self, sink: InterruptibleOutput, schema: Any) -> None:
         """Take over an open pipe."""
-        from clients.batch.parquet import RowGroups
+        from lockstep.clients.batch.parquet import RowGroups
 
         self._sink = sink
         self._counted = _Counted(sink)
@@ -182,7 +182,7 @@ class ParquetPipe:
         """Take an Arrow stream."""
         import pyarrow as pa
 
-        from clients.batch.parquet import streamed
+        from lockstep.clients.batch.parquet import streamed
 
         for batch in streamed(pa.BufferReader(data), len(data)):
             self._groups.add(batch)
@@ -210,7 +210,7 @@ class ParquetAssembly:
         """Write `final`."""
         import pyarrow as pa
 
-        from clients.batch.parquet import RowGroups, streamed
+        from lockstep.clients.batch.parquet import RowGroups, streamed
 
         with final.open("wb") as sink:
             groups = RowGroups(sink, self._schema)

@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clients.batch.answers import AnswerColumns
-from clients.batch.errors import InputUnreadable, PlanRefused
-from clients.batch.rows import Chunk, ChunkLimits, Position, Rows, Text, Unreadable
-from clients.results import Result
+from lockstep.clients.batch.answers import AnswerColumns
+from lockstep.clients.batch.errors import InputUnreadable, PlanRefused
+from lockstep.clients.batch.rows import Chunk, ChunkLimits, Position, Rows, Text, Unreadable
+from lockstep.clients.results import Result
 
 GROUP_ROWS: Final = 16_384
 GROUP_BYTES: Final = 32 * 1024 * 1024
@@ -49,7 +49,7 @@ class ArrowRows:
 
     def csv_records(self) -> list[bytes]:
         """Return records; what is no string is written as JSON would write it, null is empty."""
-        from clients.batch.csv_text import records
+        from lockstep.clients.batch.csv_text import records
 
         return records([_csv_value(value) for value in document.values()] for document in self._documents())
 

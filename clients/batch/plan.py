@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 
-from clients.batch.errors import PlanRefused
-from clients.batch.rows import ChunkLimits
-from clients.credentials import Credentials
+from lockstep.clients.batch.errors import PlanRefused
+from lockstep.clients.batch.rows import ChunkLimits
+from lockstep.clients.credentials import Credentials
 
 Format: TypeAlias = Literal["jsonl", "csv", "parquet"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)

@@ -12,21 +12,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from clients.batch.answers import AnswerColumns
-from clients.batch.calls import PROBE, Caller
-from clients.batch.csv_text import CsvEncoder, CsvReader
-from clients.batch.errors import ColumnMissing, InputUnreadable, PlanRefused, ResumeRefused, RowFailedStrictly
-from clients.batch.flow import Window, flow
-from clients.batch.journal import Journal, Work
-from clients.batch.json_lines import JsonLinesEncoder, JsonLinesReader, survey
-from clients.batch.output import Output, OutputFile, OutputPipe, ParquetAssembly, ParquetPipe, beside
-from clients.batch.plan import BatchPlan
-from clients.batch.rows import Chunk, Position, Reader, Rows
-from clients.batch.streams import Fingerprint, InterruptibleOutput, Source, is_pipe
-from clients.choice import choose_backends, choose_model
-from clients.client import SentimentClient
-from clients.errors import DeadlineExceeded, RowError, Unavailable
-from clients.results import Prediction, Result
+from lockstep.clients.batch.answers import AnswerColumns
+from lockstep.clients.batch.calls import PROBE, Caller
+from lockstep.clients.batch.csv_text import CsvEncoder, CsvReader
+from lockstep.clients.batch.errors import ColumnMissing, InputUnreadable, PlanRefused, ResumeRefused, RowFailedStrictly
+from lockstep.clients.batch.flow import Window, flow
+from lockstep.clients.batch.journal import Journal, Work
+from lockstep.clients.batch.json_lines import JsonLinesEncoder, JsonLinesReader, survey
+from lockstep.clients.batch.output import Output, OutputFile, OutputPipe, ParquetAssembly, ParquetPipe, beside
+from lockstep.clients.batch.plan import BatchPlan
+from lockstep.clients.batch.rows import Chunk, Position, Reader, Rows
+from lockstep.clients.batch.streams import Fingerprint, InterruptibleOutput, Source, is_pipe
+from lockstep.clients.choice import choose_backends, choose_model
+from lockstep.clients.client import SentimentClient
+from lockstep.clients.errors import DeadlineExceeded, RowError, Unavailable
+from lockstep.clients.results import Prediction, Result
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +78,7 @@ class _Served:
 async def run_batch(plan: BatchPlan, on_progress: OnProgress = lambda _: None) -> Summary:
     """Carry out a plan; goes on where an earlier run of it ended.
 
-    Raises `BatchError`; `NoServer`; any `CallError` for which no row is to blame; `clients.choice.ChoiceUnclear`;
+    Raises `BatchError`; `NoServer`; any `CallError` for which no row is to blame; `lockstep.clients.choice.ChoiceUnclear`;
     `BrokenPipeError` where the reader of the output has gone. However it ends, what was answered until then, in order,
     is committed, and another run goes on from there (with files; a pipe has no second time).
     """
@@ -367,7 +367,7 @@ def _reader(
 ) -> Reader:
     with _unreadable(plan.input):
         if source is None:
-            from clients.batch.parquet import ParquetReader
+            from lockstep.clients.batch.parquet import ParquetReader
 
             assert plan.input is not None
             return ParquetReader(plan.input, plan.text_column, plan.limits, start)
@@ -392,7 +392,7 @@ def _encoder(plan: BatchPlan, reader: Reader, columns: AnswerColumns) -> Any:
         if isinstance(reader, CsvReader):
             return CsvEncoder(columns, names, reader.header, reader.line_end)
         return CsvEncoder(columns, names)
-    from clients.batch.parquet import ArrowEncoder
+    from lockstep.clients.batch.parquet import ArrowEncoder
 
     assert reader.schema is not None
     return ArrowEncoder(columns, reader.schema)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from clients.batch.errors import InputUnreadable, OutputFailed
-from clients.batch.rows import Position
+from lockstep.clients.batch.errors import InputUnreadable, OutputFailed
+from lockstep.clients.batch.rows import Position
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer

@@ -4,12 +4,12 @@ Asks a server for every backend of a model in turns, open or closed loop, and re
 beside what the server says. `docs/load-testing.md` tells how to read it.
 """
 
-from clients.loadtest.ceiling import Ceiling, CeilingUnknown, measure_ceiling
-from clients.loadtest.document import DocumentInvalid
-from clients.loadtest.find import Found, run_search
-from clients.loadtest.plan import FREE, LoadPlan
-from clients.loadtest.record import LoadRun, read_run, write_run
-from clients.loadtest.report import (
+from lockstep.clients.loadtest.ceiling import Ceiling, CeilingUnknown, measure_ceiling
+from lockstep.clients.loadtest.document import DocumentInvalid
+from lockstep.clients.loadtest.find import Found, run_search
+from lockstep.clients.loadtest.plan import FREE, LoadPlan
+from lockstep.clients.loadtest.record import LoadRun, read_run, write_run
+from lockstep.clients.loadtest.report import (
     BackendReport,
     LatencySummary,
     LengthReport,
@@ -17,10 +17,10 @@ from clients.loadtest.report import (
     RoundReport,
     ServerView,
 )
-from clients.loadtest.run import Progress, Setting, loads_of, measure, run_loadtest, run_sweep
-from clients.loadtest.search import BackendSearch, SearchReport, Slo
-from clients.loadtest.session import CutShort, LoadTestError
-from clients.loadtest.texts import TextsUnreadable
+from lockstep.clients.loadtest.run import Progress, Setting, loads_of, measure, run_loadtest, run_sweep
+from lockstep.clients.loadtest.search import BackendSearch, SearchReport, Slo
+from lockstep.clients.loadtest.session import CutShort, LoadTestError
+from lockstep.clients.loadtest.texts import TextsUnreadable
 
 __all__ = [
     "FREE",

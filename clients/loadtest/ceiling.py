@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clients.client import TRANSPORTS
-from clients.credentials import Credentials
-from clients.loadtest.children import Children
-from clients.loadtest.clock import run_with_fine_timers
-from clients.loadtest.engine import LegResult
-from clients.loadtest.fleet import Fleet, HereSender
-from clients.loadtest.plan import Leg, LoadPlan, Wire, generators
-from clients.loadtest.texts import texts_of
+from lockstep.clients.client import TRANSPORTS
+from lockstep.clients.credentials import Credentials
+from lockstep.clients.loadtest.children import Children
+from lockstep.clients.loadtest.clock import run_with_fine_timers
+from lockstep.clients.loadtest.engine import LegResult
+from lockstep.clients.loadtest.fleet import Fleet, HereSender
+from lockstep.clients.loadtest.plan import Leg, LoadPlan, Wire, generators
+from lockstep.clients.loadtest.texts import texts_of
 
 SECONDS: Final = 1.0
 WARMUP_S: Final = 0.3
@@ -112,7 +112,7 @@ async def _echo(texts_per_call: int) -> AsyncIterator[str]:
     """Run an echo server in a process of its own; yields its address."""
     children = Children()
     try:
-        process = await children.start("from clients.loadtest.echo import main; main()", str(texts_per_call))
+        process = await children.start("from lockstep.clients.loadtest.echo import main; main()", str(texts_per_call))
         assert process.stdout is not None
         port = (await process.stdout.readline()).strip()
         if not port:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Literal
 
-from clients.loadtest.interval import FEWEST, Ratio, ratio_of
-from clients.loadtest.plan import LoadPlan
-from clients.loadtest.record import LoadRun
-from clients.loadtest.report import BackendReport, LoadReport, RoundReport
-from clients.loadtest.search import BackendSearch, SearchReport
+from lockstep.clients.loadtest.interval import FEWEST, Ratio, ratio_of
+from lockstep.clients.loadtest.plan import LoadPlan
+from lockstep.clients.loadtest.record import LoadRun
+from lockstep.clients.loadtest.report import BackendReport, LoadReport, RoundReport
+from lockstep.clients.loadtest.search import BackendSearch, SearchReport
 
 Verdict = Literal["worse", "better", "same", "unsure"]
 TOLERANCE: Final = 0.05

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import grpc
 
-from clients.transport import CLASSIFY, CLASSIFY_STREAM
-from protos import sentiment_pb2 as wire
+from lockstep.clients.transport import CLASSIFY, CLASSIFY_STREAM
+from lockstep.protos import sentiment_pb2 as wire
 
 _PHASES: Final = wire.Phases(
     decode_us=20, tokenize_us=90, queue_us=900, pad_us=15, transfer_us=60, execute_us=1500, respond_us=25

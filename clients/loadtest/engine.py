@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Final
 
-from clients.client import classify_request, served_name
-from clients.errors import CallError
-from clients.loadtest.plan import FREE, WHOLE, Leg, LoadPlan, Share, arrival_offsets
-from clients.loadtest.tally import BEHIND, Tally, slice_s
-from clients.loadtest.texts import Texts
-from clients.transport import Transport
-from protos import sentiment_pb2 as wire
+from lockstep.clients.client import classify_request, served_name
+from lockstep.clients.errors import CallError
+from lockstep.clients.loadtest.plan import FREE, WHOLE, Leg, LoadPlan, Share, arrival_offsets
+from lockstep.clients.loadtest.tally import BEHIND, Tally, slice_s
+from lockstep.clients.loadtest.texts import Texts
+from lockstep.clients.transport import Transport
+from lockstep.protos import sentiment_pb2 as wire
 
 MOST_IN_FLIGHT: Final = 10_000
 """An open loop against a server that stands still must not eat the machine; what is over it is counted."""

@@ -9,10 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from clients.loadtest.latency import Latencies
-from clients.loadtest.report import BackendReport, LoadReport
-from clients.loadtest.search import SearchReport
-from clients.loadtest.tally import LENGTH_EDGES, PHASES, length_label
+from lockstep.clients.loadtest.latency import Latencies
+from lockstep.clients.loadtest.report import BackendReport, LoadReport
+from lockstep.clients.loadtest.search import SearchReport
+from lockstep.clients.loadtest.tally import LENGTH_EDGES, PHASES, length_label
 
 Figure = dict[str, Any]
 Colours = Mapping[str, str]

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from clients.loadtest.ceiling import NEAR
-from clients.loadtest.clock import run_with_fine_timers
-from clients.loadtest.fleet import GeneratorLost
-from clients.loadtest.plan import Leg, LoadPlan, legs
-from clients.loadtest.report import LoadReport
-from clients.loadtest.run import Progress, Setting
-from clients.loadtest.search import LOWEST_RATE, BackendSearch, Search, SearchReport, Slo, Try
-from clients.loadtest.session import CutShort, LegDone, Session, open_session
-from clients.loadtest.tally import Tally
+from lockstep.clients.loadtest.ceiling import NEAR
+from lockstep.clients.loadtest.clock import run_with_fine_timers
+from lockstep.clients.loadtest.fleet import GeneratorLost
+from lockstep.clients.loadtest.plan import Leg, LoadPlan, legs
+from lockstep.clients.loadtest.report import LoadReport
+from lockstep.clients.loadtest.run import Progress, Setting
+from lockstep.clients.loadtest.search import LOWEST_RATE, BackendSearch, Search, SearchReport, Slo, Try
+from lockstep.clients.loadtest.session import CutShort, LegDone, Session, open_session
+from lockstep.clients.loadtest.tally import Tally
 
 FIRST_SHARE: Final = 0.5
 """Of what a closed loop reaches: where the search begins."""

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Final, Protocol, Self
 
-from clients.credentials import Credentials
-from clients.loadtest.children import STOP_S, Children
-from clients.loadtest.engine import LegResult, run_leg
-from clients.loadtest.generator import STOP, Assignment, Order
-from clients.loadtest.plan import Leg, LoadPlan, Share
-from clients.loadtest.tally import Tally
-from clients.loadtest.texts import Texts
-from clients.transport import Transport
+from lockstep.clients.credentials import Credentials
+from lockstep.clients.loadtest.children import STOP_S, Children
+from lockstep.clients.loadtest.engine import LegResult, run_leg
+from lockstep.clients.loadtest.generator import STOP, Assignment, Order
+from lockstep.clients.loadtest.plan import Leg, LoadPlan, Share
+from lockstep.clients.loadtest.tally import Tally
+from lockstep.clients.loadtest.texts import Texts
+from lockstep.clients.transport import Transport
 
 LEAD_S: Final = 0.1
 """From an order to its leg's beginning: every generator must have read it by then."""
@@ -67,7 +67,9 @@ class Fleet:
         try:
             for assignment in self._assignments:
                 words = self._words.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  it is closed by `_end`
-                process = await self._children.start("from clients.loadtest.generator import main; main()", words=words)
+                process = await self._children.start(
+                    "from lockstep.clients.loadtest.generator import main; main()", words=words
+                )
                 generator = _Generator(process, words)
                 generator.tell(assignment.encode())
                 self._generators.append(generator)

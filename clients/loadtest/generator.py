@@ -15,14 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clients.client import TRANSPORTS
-from clients.credentials import Credentials
-from clients.loadtest.children import MOST_LINE_BYTES
-from clients.loadtest.clock import run_with_fine_timers
-from clients.loadtest.document import from_document, to_document
-from clients.loadtest.engine import run_leg
-from clients.loadtest.plan import Leg, LoadPlan, Share
-from clients.loadtest.texts import texts_of
+from lockstep.clients.client import TRANSPORTS
+from lockstep.clients.credentials import Credentials
+from lockstep.clients.loadtest.children import MOST_LINE_BYTES
+from lockstep.clients.loadtest.clock import run_with_fine_timers
+from lockstep.clients.loadtest.document import from_document, to_document
+from lockstep.clients.loadtest.engine import run_leg
+from lockstep.clients.loadtest.plan import Leg, LoadPlan, Share
+from lockstep.clients.loadtest.texts import texts_of
 
 STOP = b"{}\n"
 

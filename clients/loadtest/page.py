@@ -13,14 +13,14 @@ from typing import Final
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from clients.loadtest import figures
-from clients.loadtest.atomic import write_whole
-from clients.loadtest.figures import Colours, Figure
-from clients.loadtest.report import BackendReport, LoadReport
-from clients.loadtest.search import SearchReport
-from clients.loadtest.summary import common_load, most_kept_up, sentences, warnings_by_load
-from clients.loadtest.table import between, ceiling_line, describe
-from clients.transport import is_loopback
+from lockstep.clients.loadtest import figures
+from lockstep.clients.loadtest.atomic import write_whole
+from lockstep.clients.loadtest.figures import Colours, Figure
+from lockstep.clients.loadtest.report import BackendReport, LoadReport
+from lockstep.clients.loadtest.search import SearchReport
+from lockstep.clients.loadtest.summary import common_load, most_kept_up, sentences, warnings_by_load
+from lockstep.clients.loadtest.table import between, ceiling_line, describe
+from lockstep.clients.transport import is_loopback
 
 RUNTIME_COLOURS: Final = {"onnxruntime": "#3b6fe0", "tensorflow": "#e8812b", "torch": "#c2417c"}
 """A runtime has its colour on every page, so that pages compare."""
@@ -112,7 +112,7 @@ def render_page(
         for number, model in enumerate(dict.fromkeys(report.plan.model for report in reports))
     ]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("clients.loadtest", "."),
+        loader=jinja2.PackageLoader("lockstep.clients.loadtest", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from clients.loadtest.lengths import Lengths
+from lockstep.clients.loadtest.lengths import Lengths
 
 Mode = Literal["closed", "open"]
 Arrivals = Literal["poisson", "constant"]
@@ -57,7 +57,7 @@ class LoadPlan:
     timeout_s: float = 10.0  # deadline of each call
     seed: int = 0
     texts: str | None = None  # a file of texts; None: the built-in sample
-    lengths: str | None = None  # synthetic texts instead, of these lengths: see `clients.loadtest.lengths`
+    lengths: str | None = None  # synthetic texts instead, of these lengths: see `lockstep.clients.loadtest.lengths`
     wire: Wire = "unary"  # a call each, or messages on a stream that each generator process has
     processes: int | None = None  # that generate the load; None: by the cores of the machine
     http: str | None = None  # host:port of the metrics; None: 127.0.0.1:8002 if it answers

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from clients.loadtest.ceiling import NEAR, Ceiling
-from clients.loadtest.document import DocumentInvalid, from_document, to_document
-from clients.loadtest.environment import Environment
-from clients.loadtest.gauges import CostReport, Spent
-from clients.loadtest.interval import Interval, interval_of
-from clients.loadtest.latency import Latencies
-from clients.loadtest.plan import FREE, LoadPlan
-from clients.loadtest.tally import BEHIND, Tally, length_label, slice_s
-from clients.results import ModelStatistics
+from lockstep.clients.loadtest.ceiling import NEAR, Ceiling
+from lockstep.clients.loadtest.document import DocumentInvalid, from_document, to_document
+from lockstep.clients.loadtest.environment import Environment
+from lockstep.clients.loadtest.gauges import CostReport, Spent
+from lockstep.clients.loadtest.interval import Interval, interval_of
+from lockstep.clients.loadtest.latency import Latencies
+from lockstep.clients.loadtest.plan import FREE, LoadPlan
+from lockstep.clients.loadtest.tally import BEHIND, Tally, length_label, slice_s
+from lockstep.clients.results import ModelStatistics
 
 Purpose = Literal["run", "sweep", "search"]
 """A load by itself, one of a sweep, or one that a search for a promise tried."""

@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clients.credentials import Credentials
-from clients.loadtest.ceiling import Ceiling
-from clients.loadtest.clock import run_with_fine_timers
-from clients.loadtest.fleet import GeneratorLost
-from clients.loadtest.plan import Leg, LoadPlan, legs
-from clients.loadtest.report import LoadReport
-from clients.loadtest.session import CutShort, LegDone, Session, open_session
-from clients.loadtest.tally import BEHIND, Tally
-from clients.transport import Connect
+from lockstep.clients.credentials import Credentials
+from lockstep.clients.loadtest.ceiling import Ceiling
+from lockstep.clients.loadtest.clock import run_with_fine_timers
+from lockstep.clients.loadtest.fleet import GeneratorLost
+from lockstep.clients.loadtest.plan import Leg, LoadPlan, legs
+from lockstep.clients.loadtest.report import LoadReport
+from lockstep.clients.loadtest.session import CutShort, LegDone, Session, open_session
+from lockstep.clients.loadtest.tally import BEHIND, Tally
+from lockstep.clients.transport import Connect
 
 SATURATED: Final = 0.7
 """A backend that answers less than this share of what it is offered is asked for no more: its queue only grows."""

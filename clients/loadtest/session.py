@@ -1,6 +1,6 @@
 """One model of one server under test: connects, wakes its backends, runs legs, and makes reports of them.
 
-Knows what to ask the server before and after a leg; in which order legs run is `clients.loadtest.run`'s.
+Knows what to ask the server before and after a leg; in which order legs run is `lockstep.clients.loadtest.run`'s.
 """
 
 from __future__ import annotations
@@ -13,21 +13,29 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from clients.choice import choose_backends, choose_model
-from clients.client import SentimentClient
-from clients.credentials import Credentials
-from clients.errors import CallError, RowError
-from clients.loadtest import gauges
-from clients.loadtest.ceiling import Ceiling
-from clients.loadtest.environment import Environment
-from clients.loadtest.fleet import Fleet, HereSender, Sender
-from clients.loadtest.gauges import NOTHING, Gauges, MetricsUnreachable, Spent, read_gauges
-from clients.loadtest.plan import FREE, Leg, LoadPlan, generators
-from clients.loadtest.report import FORMAT, BackendReport, LegSeen, LoadReport, Purpose, ServerView, warnings_of
-from clients.loadtest.search import SearchReport
-from clients.loadtest.texts import Texts, texts_of
-from clients.results import ModelStatistics, ServedModel
-from clients.transport import Connect, is_loopback
+from lockstep.clients.choice import choose_backends, choose_model
+from lockstep.clients.client import SentimentClient
+from lockstep.clients.credentials import Credentials
+from lockstep.clients.errors import CallError, RowError
+from lockstep.clients.loadtest import gauges
+from lockstep.clients.loadtest.ceiling import Ceiling
+from lockstep.clients.loadtest.environment import Environment
+from lockstep.clients.loadtest.fleet import Fleet, HereSender, Sender
+from lockstep.clients.loadtest.gauges import NOTHING, Gauges, MetricsUnreachable, Spent, read_gauges
+from lockstep.clients.loadtest.plan import FREE, Leg, LoadPlan, generators
+from lockstep.clients.loadtest.report import (
+    FORMAT,
+    BackendReport,
+    LegSeen,
+    LoadReport,
+    Purpose,
+    ServerView,
+    warnings_of,
+)
+from lockstep.clients.loadtest.search import SearchReport
+from lockstep.clients.loadtest.texts import Texts, texts_of
+from lockstep.clients.results import ModelStatistics, ServedModel
+from lockstep.clients.transport import Connect, is_loopback
 
 WAKE_S: Final = 60.0
 """How long a backend may take to answer its first row: some start on it."""

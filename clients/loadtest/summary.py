@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from clients.loadtest.interval import paired_ratio_of
-from clients.loadtest.report import BackendReport, LoadReport
-from clients.loadtest.search import SearchReport
-from clients.loadtest.tally import BEHIND
+from lockstep.clients.loadtest.interval import paired_ratio_of
+from lockstep.clients.loadtest.report import BackendReport, LoadReport
+from lockstep.clients.loadtest.search import SearchReport
+from lockstep.clients.loadtest.tally import BEHIND
 
 KEPT_UP: Final = 0.95
 """Of what was offered: a backend that answers as much in the window keeps up with the load."""

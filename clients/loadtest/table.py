@@ -9,14 +9,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clients.loadtest.ceiling import Ceiling
-from clients.loadtest.interval import Interval
-from clients.loadtest.plan import LoadPlan
-from clients.loadtest.record import LoadRun
-from clients.loadtest.report import LoadReport
-from clients.loadtest.search import SearchReport
-from clients.loadtest.summary import warnings_by_load
-from clients.loadtest.tally import PHASES
+from lockstep.clients.loadtest.ceiling import Ceiling
+from lockstep.clients.loadtest.interval import Interval
+from lockstep.clients.loadtest.plan import LoadPlan
+from lockstep.clients.loadtest.record import LoadRun
+from lockstep.clients.loadtest.report import LoadReport
+from lockstep.clients.loadtest.search import SearchReport
+from lockstep.clients.loadtest.summary import warnings_by_load
+from lockstep.clients.loadtest.tally import PHASES
 
 
 def print_run(run: LoadRun, console: Console) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
-from clients.errors import status_of
-from clients.loadtest.latency import Latencies
-from protos import sentiment_pb2 as wire
+from lockstep.clients.errors import status_of
+from lockstep.clients.loadtest.latency import Latencies
+from lockstep.protos import sentiment_pb2 as wire
 
 PHASES: Final = ("decode", "tokenize", "queue", "pad", "transfer", "execute", "respond")
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from clients.loadtest.lengths import Lengths, synthetic_pool
-from clients.loadtest.plan import LoadPlan
+from lockstep.clients.loadtest.lengths import Lengths, synthetic_pool
+from lockstep.clients.loadtest.plan import LoadPlan
 
 
 class TextsUnreadable(Exception):

@@ -14,7 +14,7 @@ from lockstep.commands.ending import CALL_FAILED, CONNECT_S, fail, no_server
 from lockstep.commands.seconds import Seconds
 
 if TYPE_CHECKING:
-    from clients import Credentials, SyncSentimentClient
+    from lockstep.clients import Credentials, SyncSentimentClient
 
 EXIT_CODES = (
     "Exit codes: 0 answered; 2 wrong usage, or no such model or backend; 3 the call failed, or the output "
@@ -45,8 +45,8 @@ def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def asking(server: str, timeout_s: float, credentials: Credentials) -> Iterator[SyncSentimentClient]:
     """Connect to a server that answers; a call that fails ends the command, with the exit code that says how."""
-    from clients import CallError, DeadlineExceeded, InvalidInput, NotFound, SyncSentimentClient, Unavailable
-    from clients.choice import ChoiceUnclear
+    from lockstep.clients import CallError, DeadlineExceeded, InvalidInput, NotFound, SyncSentimentClient, Unavailable
+    from lockstep.clients.choice import ChoiceUnclear
 
     try:
         with SyncSentimentClient(server, timeout_s=timeout_s, credentials=credentials) as client:

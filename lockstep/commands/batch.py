@@ -20,8 +20,8 @@ from lockstep.commands.seconds import Seconds
 from lockstep.commands.stopping import taking_signals
 
 if TYPE_CHECKING:
-    from clients import Credentials
-    from clients.batch import BatchPlan, Summary
+    from lockstep.clients import Credentials
+    from lockstep.clients.batch import BatchPlan, Summary
 
 ROWS_FAILED, RUN_FAILED = 1, 3  # exit codes; 2 is click's own, for usage
 _ONE_REQUEST_S: Final = 0.5
@@ -124,7 +124,7 @@ def batch(
     if local and server is not None:
         raise click.UsageError("--local and --server exclude each other")
     try:
-        from clients.batch import BatchPlan, ChunkLimits, PlanRefused, format_of
+        from lockstep.clients.batch import BatchPlan, ChunkLimits, PlanRefused, format_of
     except ModuleNotFoundError as error:
         if error.name != "pyarrow":
             raise
@@ -228,8 +228,9 @@ def _server(address: str | None, local: bool, repository: Path, quiet: bool) -> 
 def _run(plan: BatchPlan, stop: _Stop, *, quiet: bool) -> Summary:
     import asyncio
 
-    from clients import CallError
-    from clients.batch import (
+    from lockstep.batch_progress import shown
+    from lockstep.clients import CallError
+    from lockstep.clients.batch import (
         BatchError,
         InputUnreadable,
         NoServer,
@@ -237,8 +238,7 @@ def _run(plan: BatchPlan, stop: _Stop, *, quiet: bool) -> Summary:
         RowFailedStrictly,
         run_batch,
     )
-    from clients.choice import ChoiceUnclear
-    from lockstep.batch_progress import shown
+    from lockstep.clients.choice import ChoiceUnclear
 
     async def carry_out() -> Summary:
         running = asyncio.current_task()
@@ -280,7 +280,7 @@ def _stopped(stop: _Stop, kept: str) -> NoReturn:
 
 def _kept(plan: BatchPlan, otherwise: str = "") -> str:
     """Say what there is to go on from, if anything."""
-    from clients.batch import rows_kept
+    from lockstep.clients.batch import rows_kept
 
     rows = rows_kept(plan)
     return (

@@ -17,7 +17,7 @@ from lockstep.commands.seconds import Seconds
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from clients import Comparison, Credentials, Result, RowError, ServedModel, SyncSentimentClient
+    from lockstep.clients import Comparison, Credentials, Result, RowError, ServedModel, SyncSentimentClient
 
 ROW_FAILED = 1  # exit code
 CALL_S, COMPARE_S = 30.0, 120.0
@@ -83,7 +83,7 @@ def classify(
     asked = _texts(texts)
     if timeout_s is None:
         timeout_s = COMPARE_S if all_backends else CALL_S
-    from clients.choice import choose_backends, choose_model
+    from lockstep.clients.choice import choose_backends, choose_model
 
     comparison: Comparison | None = None
     with asking(server, timeout_s, credentials) as client:
@@ -101,7 +101,7 @@ def classify(
         click.echo(json.dumps(_documents(asked, chosen.name, answers), indent=2, ensure_ascii=False))
     else:
         _print(asked, chosen.name, answers, [] if comparison is None else _verdicts(comparison))
-    from clients import RowError
+    from lockstep.clients import RowError
 
     if any(isinstance(one.to(row), RowError) for one in answers for row in range(len(asked))):
         raise click.exceptions.Exit(ROW_FAILED)
@@ -142,7 +142,7 @@ def _texts(arguments: tuple[str, ...]) -> list[str]:
 
 
 def _documents(texts: list[str], model: str, answers: list[_Answers]) -> list[dict[str, Any]]:
-    from clients import RowError
+    from lockstep.clients import RowError
 
     documents: list[dict[str, Any]] = []
     for row, text in enumerate(texts):
@@ -180,7 +180,7 @@ def _print(texts: list[str], model: str, answers: list[_Answers], verdicts: list
     from rich.table import Table
     from rich.text import Text
 
-    from clients import Phases, RowError
+    from lockstep.clients import Phases, RowError
 
     # A pipe has no width of its own: the tables keep their columns there.
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -229,7 +229,7 @@ def _print(texts: list[str], model: str, answers: list[_Answers], verdicts: list
 
 def _verdicts(comparison: Comparison) -> list[str]:
     """Say how far answers are apart, as the server measured it: of exact backends together, of each variant alone."""
-    from clients import Prediction
+    from lockstep.clients import Prediction
 
     if len(comparison.backends) < 2:
         return []

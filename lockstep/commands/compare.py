@@ -14,7 +14,7 @@ from lockstep.commands.ending import fail
 from lockstep.commands.loadtest import EXTRA
 
 if TYPE_CHECKING:
-    from clients.loadtest.compare import Comparison
+    from lockstep.clients.loadtest.compare import Comparison
 
 WORSE, NOT_COMPARABLE, NOT_JUDGED = 1, 2, 3
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -57,10 +57,10 @@ def compare(before: Path, after: Path, *, tolerance: float, anyway: bool, strict
     not be judged, as where there is but one round; with --strict: where any figure is unsure.
     """  # noqa: D301  click reads the \b
     try:
-        from clients.loadtest import DocumentInvalid, read_run
-        from clients.loadtest.compare import NotComparable
-        from clients.loadtest.compare import compare as held_against
-        from clients.loadtest.document import to_document
+        from lockstep.clients.loadtest import DocumentInvalid, read_run
+        from lockstep.clients.loadtest.compare import NotComparable
+        from lockstep.clients.loadtest.compare import compare as held_against
+        from lockstep.clients.loadtest.document import to_document
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise

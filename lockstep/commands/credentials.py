@@ -37,7 +37,7 @@ def credential_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         import os
 
-        from clients import Credentials
+        from lockstep.clients import Credentials
 
         try:
             token = token_file.read_text().strip() if token_file else os.environ.get(TOKEN_VARIABLE) or None

@@ -43,13 +43,13 @@ def demo(cache: Path, repository: Path, out: Path, seconds: float) -> None:
     """
     from rich.console import Console
 
-    from clients import ClientError
-    from clients.loadtest.session import LoadTestError
-    from exporters.conversion import ExportError
+    from lockstep.clients import ClientError
+    from lockstep.clients.loadtest.session import LoadTestError
     from lockstep.demo import DemoFailed, DemoPlan, run
+    from lockstep.exporters.conversion import ExportError
     from lockstep.local_server import ServerFailed
-    from zoo.corpus import CorpusError
-    from zoo.train import TrainingFailed
+    from lockstep.zoo.corpus import CorpusError
+    from lockstep.zoo.train import TrainingFailed
 
     try:
         run(DemoPlan(cache, repository, out, seconds), Console())

@@ -18,8 +18,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from exporters.export import ArtifactReport, ExportReport, OnProgress, Progress
-    from exporters.source import Description
+    from lockstep.exporters.export import ArtifactReport, ExportReport, OnProgress, Progress
+    from lockstep.exporters.source import Description
 
     Order = tuple[Description, Path]  # a source, and what its paths are relative to
 
@@ -264,7 +264,7 @@ def folder_command(folders: tuple[Path, ...], **options: Any) -> None:
     """
     from pydantic import ValidationError
 
-    from exporters.source import Description
+    from lockstep.exporters.source import Description
 
     orders = []
     for folder in folders:
@@ -299,7 +299,7 @@ def _export_one(
 ) -> None:
     from pydantic import ValidationError
 
-    from exporters.source import Description
+    from lockstep.exporters.source import Description
 
     roles = {"input_ids": input_ids, "attention_mask": attention_mask, "lengths": lengths, "logits": logits}
     try:
@@ -340,7 +340,7 @@ def _run(
     asked = tuple(kind.strip() for kind in to.split(",") if kind.strip()) if to else None
 
     async def export_all(on_progress: OnProgress) -> list[ExportReport | BaseException]:
-        from exporters.export import export_model_async, possible_artifacts
+        from lockstep.exporters.export import export_model_async, possible_artifacts
 
         slots = asyncio.Semaphore(parallel)
         return await asyncio.gather(
@@ -371,7 +371,7 @@ def _run(
 
 
 def _finish(orders: Sequence[Order], results: Sequence[ExportReport | BaseException], as_json: bool) -> NoReturn:
-    from exporters.conversion import ExportError
+    from lockstep.exporters.conversion import ExportError
 
     reports: list[ExportReport] = []
     errors: list[tuple[str, str]] = []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from clients import BackendLatency, Credentials, LatencyReport, PhaseLatency
+    from lockstep.clients import BackendLatency, Credentials, LatencyReport, PhaseLatency
 
 MOST_WINDOW_S = 600.0
 WATCH_S = 2.0

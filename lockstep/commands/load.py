@@ -12,7 +12,7 @@ from lockstep.commands.credentials import credential_options
 from lockstep.commands.seconds import Seconds
 
 if TYPE_CHECKING:
-    from clients import Credentials, ServedModel, SyncSentimentClient
+    from lockstep.clients import Credentials, ServedModel, SyncSentimentClient
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:

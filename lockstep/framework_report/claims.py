@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from exporters.source import Framework
+from lockstep.exporters.source import Framework
 from lockstep.framework_report.facts import (
     SAME_LSTM,
     SAME_TRANSFORMER,

@@ -23,12 +23,12 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.conversion import SourceFiles
-from server.core.artifact import Budget
-from server.repository.catalog import PublishedModel
-from server.repository.manifest import Artifact, backend_name
-from server.runtimes.registry import ADAPTERS
-from server.runtimes.worker_process import Launch, WorkerProcess
+from lockstep.exporters.conversion import SourceFiles
+from lockstep.server.core.artifact import Budget
+from lockstep.server.repository.catalog import PublishedModel
+from lockstep.server.repository.manifest import Artifact, backend_name
+from lockstep.server.runtimes.registry import ADAPTERS
+from lockstep.server.runtimes.worker_process import Launch, WorkerProcess
 
 Ids = NDArray[np.int64]  # int64[batch, length]
 Lengths = NDArray[np.int64]  # int64[batch]

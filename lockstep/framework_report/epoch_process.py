@@ -20,19 +20,19 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
-from zoo import batches
-from zoo.batches import Encoded, Texts, encode
-from zoo.corpus import open_corpus
-from zoo.learning import Learn, Task, sentences
-from zoo.registry import ENTRIES, Recipe
-from zoo.tokenizer import PAD_ID
+from lockstep.zoo import batches
+from lockstep.zoo.batches import Encoded, Texts, encode
+from lockstep.zoo.corpus import open_corpus
+from lockstep.zoo.learning import Learn, Task, sentences
+from lockstep.zoo.registry import ENTRIES, Recipe
+from lockstep.zoo.tokenizer import PAD_ID
 
 SEED = 7
 
 
 @dataclass(slots=True)
 class Clock:
-    """Counts the steps that follow the first; see `zoo.learning.Report`."""
+    """Counts the steps that follow the first; see `lockstep.zoo.learning.Report`."""
 
     steps: int = 0
     wall_s: float = 0.0

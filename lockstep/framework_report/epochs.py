@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from exporters.source import Framework
+from lockstep.exporters.source import Framework
 from lockstep.framework_report.contest import one_thread_environment
 from lockstep.framework_report.gather import Gathered, ModelRow
 from lockstep.framework_report.measurement import Measurement, MeasuringFailed, Say
 from lockstep.framework_report.settings import Settings, fingerprint
-from zoo import train as trainings
-from zoo.corpus import Corpus
+from lockstep.zoo import train as trainings
+from lockstep.zoo.corpus import Corpus
 
 DYNAMIC: Final = "dynamic"
 EAGER: Final = "eager"

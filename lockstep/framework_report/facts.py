@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from exporters.source import Framework
+from lockstep.exporters.source import Framework
 from lockstep.framework_report.epochs import DYNAMIC, EAGER
 from lockstep.framework_report.gather import Gathered, ModelRow
 from lockstep.framework_report.kept import Conditions, Entry, Kept

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from exporters.source import Framework
+from lockstep.exporters.source import Framework
 from lockstep.framework_report.facts import SAME_LSTM, SAME_TRANSFORMER, Facts, cpu_per_epoch
 from lockstep.framework_report.gather import SIDES
 from lockstep.framework_report.settings import Settings

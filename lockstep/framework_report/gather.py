@@ -14,14 +14,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from exporters.source import Description, Framework
 from lockstep.export_matrix import Cell, read_rows
+from lockstep.exporters.source import Description, Framework
 from lockstep.framework_report.recorded import read_report
-from server.repository.catalog import PublishedModel, RefusedError, read_version
-from server.repository.manifest import Artifact, Manifest
-from zoo.registry import Entry
-from zoo.source_code import lines_of_code
-from zoo.train import DESCRIPTION, RECORD, Record
+from lockstep.server.repository.catalog import PublishedModel, RefusedError, read_version
+from lockstep.server.repository.manifest import Artifact, Manifest
+from lockstep.zoo.registry import Entry
+from lockstep.zoo.source_code import lines_of_code
+from lockstep.zoo.train import DESCRIPTION, RECORD, Record
 
 SIDES: Final = MappingProxyType(
     {
@@ -60,7 +60,7 @@ class ModelRow:
     """One model of the zoo: what is known of it."""
 
     entry: Entry
-    model_lines: int  # of code that make the model; see `zoo.source_code.lines_of_code`
+    model_lines: int  # of code that make the model; see `lockstep.zoo.source_code.lines_of_code`
     training_lines: int  # that its training takes beside
     record: Record | None  # None: not trained
     trained_at: str | None  # date

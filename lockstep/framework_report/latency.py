@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from exporters.conversion import ExportError
-from exporters.export import described
+from lockstep.exporters.conversion import ExportError
+from lockstep.exporters.export import described
 from lockstep.framework_report.contest import RunFailed, contest, full_batches, source, workers
 from lockstep.framework_report.gather import Gathered, ModelRow, description
 from lockstep.framework_report.measurement import Measurement, MeasuringFailed, Say
 from lockstep.framework_report.settings import MODE_SHAPES, Settings, fingerprint
 from lockstep.framework_report.texts import held_out_rows
-from server.core.errors import BackendUnavailable
-from server.runtimes.worker_process import BatchFailed
+from lockstep.server.core.errors import BackendUnavailable
+from lockstep.server.runtimes.worker_process import BatchFailed
 
 
 def measurements(gathered: Gathered, settings: Settings, verify_with: Path) -> list[Measurement]:

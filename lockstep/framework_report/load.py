@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clients import CallError
-from clients.loadtest import LoadPlan, LoadReport, LoadTestError, TextsUnreadable, run_loadtest
+from lockstep.clients import CallError
+from lockstep.clients.loadtest import LoadPlan, LoadReport, LoadTestError, TextsUnreadable, run_loadtest
 from lockstep.framework_report.gather import Gathered, ModelRow, plain_artifacts
 from lockstep.framework_report.measurement import Measurement, MeasuringFailed, Say
 from lockstep.framework_report.settings import Settings, fingerprint
 from lockstep.local_server import ServerFailed, local_server
-from server.repository.manifest import backend_name
+from lockstep.server.repository.manifest import backend_name
 
 WARMUP_S = 0.5
 

@@ -21,14 +21,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.source import Framework
+from lockstep.exporters.source import Framework
 from lockstep.framework_report.contest import Contestant, Ids, Lengths, workers
 from lockstep.framework_report.gather import Gathered, ModelRow, plain_artifacts
 from lockstep.framework_report.measurement import Measurement, MeasuringFailed, Say
 from lockstep.framework_report.settings import Settings, fingerprint
 from lockstep.framework_report.texts import HeldOutTexts, Row, held_out
-from server.core.errors import BackendUnavailable
-from server.runtimes.worker_process import BatchFailed
+from lockstep.server.core.errors import BackendUnavailable
+from lockstep.server.runtimes.worker_process import BatchFailed
 
 ROWS: Final = 32
 AREA: Final = 2048

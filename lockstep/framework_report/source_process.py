@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from exporters.conversion import ATTENTION_MASK, INPUT_IDS, INPUT_NAMES, LENGTHS, OPENERS, SourceFiles, resolve
-from exporters.source import Framework
+from lockstep.exporters.conversion import ATTENTION_MASK, INPUT_IDS, INPUT_NAMES, LENGTHS, OPENERS, SourceFiles, resolve
+from lockstep.exporters.source import Framework
 
 Run = Callable[[Any, Any], Any]
 """From int64[batch, length] and int64[batch] to float32[batch, labels]."""
@@ -61,7 +61,7 @@ def _open(files: SourceFiles) -> Mapping[str, Run]:
 def _keras_modes(source: Any, files: SourceFiles) -> Mapping[str, Run]:
     import tensorflow as tf
 
-    from exporters.tensorflow_forms import labelled
+    from lockstep.exporters.tensorflow_forms import labelled
 
     def fed(ids: Any, lengths: Any) -> Any:
         mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)

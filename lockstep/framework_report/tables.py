@@ -18,7 +18,7 @@ from lockstep.framework_report.facts import (
 )
 from lockstep.framework_report.gather import SIDES, ModelRow
 from lockstep.framework_report.settings import KINDS, MODE_SHAPES, Settings
-from server.repository.manifest import backend_name
+from lockstep.server.repository.manifest import backend_name
 
 UNKNOWN: Final = "–"
 """In place of a number that was not measured."""

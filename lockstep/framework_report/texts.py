@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import held_out as reader
+from lockstep.exporters import held_out as reader
 from lockstep.framework_report.measurement import MeasuringFailed
-from server.repository.catalog import PublishedModel
-from server.text.encoder import TextEncoder
+from lockstep.server.repository.catalog import PublishedModel
+from lockstep.server.text.encoder import TextEncoder
 
 Row = NDArray[np.int64]  # int64[length]
 

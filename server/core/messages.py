@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.errors import InvalidInput, LockstepError
-from server.core.timing import BatchTimes, Phases, phases_of
+from lockstep.server.core.errors import InvalidInput, LockstepError
+from lockstep.server.core.timing import BatchTimes, Phases, phases_of
 
 Ids = NDArray[np.int64]  # int64[length], one row
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from server.core.errors import LockstepError
-from server.core.messages import Answer, BatchFacts, Prediction
-from server.core.timing import Phases
+from lockstep.server.core.errors import LockstepError
+from lockstep.server.core.messages import Answer, BatchFacts, Prediction
+from lockstep.server.core.timing import Phases
 
 
 class Observer(Protocol):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from server.core.errors import NotAuthenticated, NotPermitted
+from lockstep.server.core.errors import NotAuthenticated, NotPermitted
 
 _DIGEST = re.compile(r"sha256:([0-9a-fA-F]{64})")
 _SCHEME = "bearer "

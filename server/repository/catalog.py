@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from server.core.artifact import ArtifactSpec, TensorSpec
-from server.repository.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, Artifact, Manifest, Tensor
-from server.repository.onnx_references import external_files
+from lockstep.server.core.artifact import ArtifactSpec, TensorSpec
+from lockstep.server.repository.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, Artifact, Manifest, Tensor
+from lockstep.server.repository.onnx_references import external_files
 
 _CHUNK_BYTES = 1 << 20
 

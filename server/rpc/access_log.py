@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from server import access_log
-from server.rpc.status import Context
+from lockstep.server import access_log
+from lockstep.server.rpc.status import Context
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 

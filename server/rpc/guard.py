@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from server.core import request_id
-from server.core.errors import LockstepError, ModelNotReady, Overloaded
-from server.core.tokens import Role, Tokens, bearer
-from server.rpc.access_log import follow
-from server.rpc.status import REQUEST_ID_KEY, Context, refuse, too_large
-from server.scheduling.wakeup import Wakeup
+from lockstep.server.core import request_id
+from lockstep.server.core.errors import LockstepError, ModelNotReady, Overloaded
+from lockstep.server.core.tokens import Role, Tokens, bearer
+from lockstep.server.rpc.access_log import follow
+from lockstep.server.rpc.status import REQUEST_ID_KEY, Context, refuse, too_large
+from lockstep.server.scheduling.wakeup import Wakeup
 
 AUTHORIZATION_KEY = "authorization"
 _RETRY_S = 0.1

@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 
-from protos import open_inference_pb2 as oip
-from server import __version__
-from server.core.errors import InvalidInput, LockstepError, NotPermitted
-from server.core.messages import Answer, ModelRef, Prediction, PredictRequest
-from server.core.timing import now_ns
-from server.counts import Counts, Duration, Statistics
-from server.gateway import Gateway, ServedModel
-from server.loading import Loader
-from server.rpc.model_config import INPUTS, model_config, outputs
-from server.rpc.status import CallInstants, parse, told, unary, unimplemented
-from server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams
-from server.rpc.tensors import check_outputs, outputs_of, rows_of
-from server.runtimes.usage import Usage, usage_of
-from server.scheduling.backend import Backend, State
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.server import __version__
+from lockstep.server.core.errors import InvalidInput, LockstepError, NotPermitted
+from lockstep.server.core.messages import Answer, ModelRef, Prediction, PredictRequest
+from lockstep.server.core.timing import now_ns
+from lockstep.server.counts import Counts, Duration, Statistics
+from lockstep.server.gateway import Gateway, ServedModel
+from lockstep.server.loading import Loader
+from lockstep.server.rpc.model_config import INPUTS, model_config, outputs
+from lockstep.server.rpc.status import CallInstants, parse, told, unary, unimplemented
+from lockstep.server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams
+from lockstep.server.rpc.tensors import check_outputs, outputs_of, rows_of
+from lockstep.server.runtimes.usage import Usage, usage_of
+from lockstep.server.scheduling.backend import Backend, State
 
 SERVICE = "inference.GRPCInferenceService"
 EXTENSIONS = ("statistics", "model_repository", "model_configuration")

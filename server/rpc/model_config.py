@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protos import open_inference_pb2 as oip
-from server.gateway import ServedModel
-from server.scheduling.backend import Backend
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.server.gateway import ServedModel
+from lockstep.server.scheduling.backend import Backend
 
 _TYPES = {
     "BOOL": oip.DataType.TYPE_BOOL,

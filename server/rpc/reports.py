@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from protos import sentiment_pb2 as pb
-from server.latency import BackendLatency, LatencyReport, PhaseLatency
-from server.listing import ListedBackend, ListedModel, ModelList, Parity
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server.latency import BackendLatency, LatencyReport, PhaseLatency
+from lockstep.server.listing import ListedBackend, ListedModel, ModelList, Parity
 
 
 def models_response(found: ModelList) -> pb.ListModelsResponse:

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from protos import sentiment_pb2 as pb
-from server.compare import Agreement, CompareRequest, compare
-from server.core.errors import InvalidInput, LockstepError
-from server.core.messages import Answer, ModelRef, Prediction, PredictRequest
-from server.core.timing import now_ns
-from server.gateway import Gateway
-from server.latency import latency_report
-from server.listing import list_models
-from server.recent import Recent
-from server.rpc.reports import latency_response, models_response
-from server.rpc.status import STATUS, CallInstants, parse, told, unary
-from server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams, retry_after_ms
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server.compare import Agreement, CompareRequest, compare
+from lockstep.server.core.errors import InvalidInput, LockstepError
+from lockstep.server.core.messages import Answer, ModelRef, Prediction, PredictRequest
+from lockstep.server.core.timing import now_ns
+from lockstep.server.gateway import Gateway
+from lockstep.server.latency import latency_report
+from lockstep.server.listing import list_models
+from lockstep.server.recent import Recent
+from lockstep.server.rpc.reports import latency_response, models_response
+from lockstep.server.rpc.status import STATUS, CallInstants, parse, told, unary
+from lockstep.server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams, retry_after_ms
 
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer

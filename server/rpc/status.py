@@ -25,7 +25,7 @@ from typing import Any, TypeVar, cast
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from server.core.errors import (
+from lockstep.server.core.errors import (
     BackendNotFound,
     BackendUnavailable,
     Cancelled,
@@ -42,8 +42,8 @@ from server.core.errors import (
     Overloaded,
     RowFailed,
 )
-from server.core.request_id import request_id
-from server.core.timing import now_ns
+from lockstep.server.core.request_id import request_id
+from lockstep.server.core.timing import now_ns
 
 STATUS: Mapping[type[LockstepError], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,

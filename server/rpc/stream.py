@@ -16,12 +16,12 @@ from typing import Any, Protocol
 
 import grpc
 
-from server.core.errors import Cancelled, LockstepError, ModelNotReady, Overloaded, RowFailed
-from server.core.messages import Prediction, PredictRequest
-from server.core.request_id import request_id
-from server.core.timing import now_ns
-from server.gateway import Gateway, InFlight
-from server.rpc.status import Context, abort_unexpected, refuse, too_large
+from lockstep.server.core.errors import Cancelled, LockstepError, ModelNotReady, Overloaded, RowFailed
+from lockstep.server.core.messages import Prediction, PredictRequest
+from lockstep.server.core.request_id import request_id
+from lockstep.server.core.timing import now_ns
+from lockstep.server.gateway import Gateway, InFlight
+from lockstep.server.rpc.status import Context, abort_unexpected, refuse, too_large
 
 _log = logging.getLogger("lockstep.rpc")
 _TOGETHER_BYTES = 65_536

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import open_inference_pb2 as oip
-from server.core.errors import InvalidInput
-from server.core.messages import Answer, Ids
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.server.core.errors import InvalidInput
+from lockstep.server.core.messages import Answer, Ids
 
 _LENGTH_PREFIX = struct.Struct("<I")
 _SHARED_MEMORY = "shared_memory_region"

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.core.artifact import ArtifactSpec, Budget
 
 Ids = NDArray[np.int64]  # int64[batch, length], right-padded
 Lengths = NDArray[np.int64]  # int64[batch], 1 <= lengths <= length

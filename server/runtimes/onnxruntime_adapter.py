@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from server.core.artifact import ArtifactSpec, Budget
-from server.runtimes.base import Ids, Lengths, Outputs, feeds, rounded_up
+from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.runtimes.base import Ids, Lengths, Outputs, feeds, rounded_up
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 ADAPTERS: dict[str, str] = {
-    "onnxruntime": "server.runtimes.onnxruntime_adapter:OnnxRuntimeAdapter",
-    "tensorflow": "server.runtimes.tensorflow_adapter:TensorFlowAdapter",
-    "torch": "server.runtimes.torch_adapter:TorchAdapter",
+    "onnxruntime": "lockstep.server.runtimes.onnxruntime_adapter:OnnxRuntimeAdapter",
+    "tensorflow": "lockstep.server.runtimes.tensorflow_adapter:TensorFlowAdapter",
+    "torch": "lockstep.server.runtimes.torch_adapter:TorchAdapter",
 }
 """Runtime name -> `module:class` of its `base.Adapter`."""

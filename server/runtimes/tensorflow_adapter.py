@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from server.core.artifact import ArtifactSpec, Budget
-from server.runtimes.base import Ids, Lengths, Outputs, feeds, rounded_up
+from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.runtimes.base import Ids, Lengths, Outputs, feeds, rounded_up
 
 SIGNATURE = "serving_default"
 

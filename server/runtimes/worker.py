@@ -1,4 +1,4 @@
-"""The worker: one process, one artifact, one runtime. `python -m server.runtimes.worker FD`.
+"""The worker: one process, one artifact, one runtime. `python -m lockstep.server.runtimes.worker FD`.
 
 Reads frames from the inherited socket FD and answers each in order until the other end closes.
 Imports nothing but its runtime, numpy and the standard library, so that any interpreter that holds
@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from server.core.artifact import ArtifactSpec, Budget, TensorSpec
-from server.runtimes.base import Adapter
-from server.runtimes.wire import DONE_TIMES, HEADER, Kind
+from lockstep.server.core.artifact import ArtifactSpec, Budget, TensorSpec
+from lockstep.server.runtimes.base import Adapter
+from lockstep.server.runtimes.wire import DONE_TIMES, HEADER, Kind
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

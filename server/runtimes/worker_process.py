@@ -20,10 +20,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.artifact import ArtifactSpec, Budget
-from server.core.errors import BackendUnavailable
-from server.runtimes.base import Ids, Lengths, Outputs
-from server.runtimes.wire import DONE_TIMES, HEADER, Kind
+from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.core.errors import BackendUnavailable
+from lockstep.server.runtimes.base import Ids, Lengths, Outputs
+from lockstep.server.runtimes.wire import DONE_TIMES, HEADER, Kind
 
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
 _STDERR_TAIL_BYTES = 4096
@@ -92,7 +92,7 @@ class WorkerProcess:
         try:
             with theirs:
                 process = subprocess.Popen(  # noqa: ASYNC220 - fork and exec, about a millisecond
-                    [launch.python, "-m", "server.runtimes.worker", str(theirs.fileno()), str(os.getpid())],
+                    [launch.python, "-m", "lockstep.server.runtimes.worker", str(theirs.fileno()), str(os.getpid())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

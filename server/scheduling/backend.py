@@ -15,13 +15,13 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.errors import BackendUnavailable
-from server.runtimes.worker_process import BatchFailed, Executed, Launch, WorkerProcess
-from server.scheduling.cost import CostModel, Measurement
-from server.scheduling.cost_store import CostStore
-from server.scheduling.pace import Pace
-from server.scheduling.policy import Limits, Planned
-from server.scheduling.warmup import cost_ns, measure
+from lockstep.server.core.errors import BackendUnavailable
+from lockstep.server.runtimes.worker_process import BatchFailed, Executed, Launch, WorkerProcess
+from lockstep.server.scheduling.cost import CostModel, Measurement
+from lockstep.server.scheduling.cost_store import CostStore
+from lockstep.server.scheduling.pace import Pace
+from lockstep.server.scheduling.policy import Limits, Planned
+from lockstep.server.scheduling.warmup import cost_ns, measure
 
 _log = logging.getLogger("lockstep.backend")
 _OUT_OF_MEMORY = ("out of memory", "bad_alloc", "memoryerror", "failed to allocate", "resource exhausted", "oom when")

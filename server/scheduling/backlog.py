@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from server.core.errors import Cancelled, DeadlineExceeded, LockstepError, Overloaded
-from server.core.messages import Encoding
-from server.scheduling.calls import Call, Row
-from server.scheduling.policy import Costs
-from server.scheduling.waiting import NO_DEADLINE_NS, Indices, Waiting, WaitingRows
+from lockstep.server.core.errors import Cancelled, DeadlineExceeded, LockstepError, Overloaded
+from lockstep.server.core.messages import Encoding
+from lockstep.server.scheduling.calls import Call, Row
+from lockstep.server.scheduling.policy import Costs
+from lockstep.server.scheduling.waiting import NO_DEADLINE_NS, Indices, Waiting, WaitingRows
 
 EXPIRED = "the deadline passed while the row waited for a worker"
 HOPELESS = "the deadline would pass before the row could be executed"

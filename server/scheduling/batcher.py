@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from server.core.errors import (
+from lockstep.server.core.errors import (
     BackendNotFound,
     BackendUnavailable,
     DeadlineExceeded,
@@ -34,20 +34,20 @@ from server.core.errors import (
     Overloaded,
     RowFailed,
 )
-from server.core.messages import Answer, BatchFacts, Encoding
-from server.core.observer import Observer
-from server.core.timing import BatchTimes, now_ns
-from server.runtimes.worker_process import BatchFailed, WorkerProcess
-from server.scheduling.backend import Backend, BackendSpec, State
-from server.scheduling.backlog import Backlog
-from server.scheduling.calls import Call, Row
-from server.scheduling.cost_store import CostStore
-from server.scheduling.policy import Dispatch, Policy, WorkerView
-from server.scheduling.quarantine import Court, Quarantine
-from server.scheduling.slots import Tenant, WorkerSlots
-from server.scheduling.waiting import FREE
-from server.scheduling.wakeup import Wakeup
-from server.text.padding import pad
+from lockstep.server.core.messages import Answer, BatchFacts, Encoding
+from lockstep.server.core.observer import Observer
+from lockstep.server.core.timing import BatchTimes, now_ns
+from lockstep.server.runtimes.worker_process import BatchFailed, WorkerProcess
+from lockstep.server.scheduling.backend import Backend, BackendSpec, State
+from lockstep.server.scheduling.backlog import Backlog
+from lockstep.server.scheduling.calls import Call, Row
+from lockstep.server.scheduling.cost_store import CostStore
+from lockstep.server.scheduling.policy import Dispatch, Policy, WorkerView
+from lockstep.server.scheduling.quarantine import Court, Quarantine
+from lockstep.server.scheduling.slots import Tenant, WorkerSlots
+from lockstep.server.scheduling.waiting import FREE
+from lockstep.server.scheduling.wakeup import Wakeup
+from lockstep.server.text.padding import pad
 
 _log = logging.getLogger("lockstep.batcher")
 

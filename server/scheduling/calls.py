@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from server.core.messages import Encoding, Outcome
+from lockstep.server.core.messages import Encoding, Outcome
 
 
 class Call:

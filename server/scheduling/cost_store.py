@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from server.scheduling.cost import CostModel
+from lockstep.server.scheduling.cost import CostModel
 
 _log = logging.getLogger("lockstep.cost")
 _FORMAT = 1

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.scheduling.policy import (
+from lockstep.server.scheduling.policy import (
     Costs,
     Dispatch,
     Limits,
@@ -36,7 +36,7 @@ from server.scheduling.policy import (
     eligible,
     may_take,
 )
-from server.scheduling.waiting import NO_DEADLINE_NS, Indices, Waiting
+from lockstep.server.scheduling.waiting import NO_DEADLINE_NS, Indices, Waiting
 
 _PLANNED_AGAIN = 8
 """So few rows are planned again with every batch, together with what arrived; the plan of more is used up. That keeps

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from server.scheduling.least_cost import least_cost
-from server.scheduling.policy import Policy, first_come, none, token_budget
+from lockstep.server.scheduling.least_cost import least_cost
+from lockstep.server.scheduling.policy import Policy, first_come, none, token_budget
 
 POLICIES: Mapping[str, Policy] = {
     "none": none,

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from server.scheduling.waiting import FREE, Indices, Numbers, Waiting
+from lockstep.server.scheduling.waiting import FREE, Indices, Numbers, Waiting
 
 Costs = NDArray[np.float64]
 Planned = tuple[Numbers, ...]

@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from server.core.errors import BackendUnavailable, Cancelled, DeadlineExceeded, LockstepError, RowFailed
-from server.runtimes.worker_process import BatchFailed, WorkerProcess
-from server.scheduling.backend import Backend
-from server.scheduling.backlog import EXPIRED
-from server.scheduling.calls import Call, Row
-from server.scheduling.slots import Tenant, WorkerSlots
+from lockstep.server.core.errors import BackendUnavailable, Cancelled, DeadlineExceeded, LockstepError, RowFailed
+from lockstep.server.runtimes.worker_process import BatchFailed, WorkerProcess
+from lockstep.server.scheduling.backend import Backend
+from lockstep.server.scheduling.backlog import EXPIRED
+from lockstep.server.scheduling.calls import Call, Row
+from lockstep.server.scheduling.slots import Tenant, WorkerSlots
 
 _TRIES_ALONE: Final = 3
 """Executions by itself whose worker died that find a row guilty. One death proves little: the worker may have been

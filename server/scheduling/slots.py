@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from server.scheduling.wakeup import Wakeup
+from lockstep.server.scheduling.wakeup import Wakeup
 
 TURN_S: Final = 5.0
 """What a worker has at least, once it is ready, before it makes room while it is busy: starting one takes seconds."""

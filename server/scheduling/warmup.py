@@ -6,10 +6,10 @@ import statistics
 
 import numpy as np
 
-from server.core.timing import now_ns
-from server.runtimes.worker_process import Executed, WorkerProcess
-from server.scheduling.cost import Measurement, probe_shapes
-from server.scheduling.policy import Limits
+from lockstep.server.core.timing import now_ns
+from lockstep.server.runtimes.worker_process import Executed, WorkerProcess
+from lockstep.server.scheduling.cost import Measurement, probe_shapes
+from lockstep.server.scheduling.policy import Limits
 
 _CHEAP_NS = 20_000_000
 """Batches below this are measured three times, and the median taken; dearer ones vary less, and once is enough."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from server.core.errors import InputTooLong, InvalidInput
-from server.core.messages import Encoding
+from lockstep.server.core.errors import InputTooLong, InvalidInput
+from lockstep.server.core.messages import Encoding
 
 
 class TextEncoder:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-from server.core.errors import DeadlineExceeded, InvalidInput, Overloaded
-from server.core.messages import Encoding
-from server.text.encoder import TextEncoder
+from lockstep.server.core.errors import DeadlineExceeded, InvalidInput, Overloaded
+from lockstep.server.core.messages import Encoding
+from lockstep.server.text.encoder import TextEncoder
 
 _LIMIT: Final = "max_tokenize_characters"
 _RETRY_S: Final = 0.2

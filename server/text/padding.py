@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from server.core.messages import PaddedBatch
+from lockstep.server.core.messages import PaddedBatch
 
 
 def pad(rows: Sequence[NDArray[np.int64]], pad_id: int) -> PaddedBatch:

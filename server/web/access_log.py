@@ -9,10 +9,10 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.typedefs import Handler
 
-from server import access_log
-from server.core.timing import now_ns
-from server.web.failures import GONE
-from server.web.guard import CALLER
+from lockstep.server import access_log
+from lockstep.server.core.timing import now_ns
+from lockstep.server.web.failures import GONE
+from lockstep.server.web.guard import CALLER
 
 
 @web.middleware

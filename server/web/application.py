@@ -8,10 +8,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry
 
-from server.core import request_id
-from server.web import assets, probes
-from server.web.calls import Calls
-from server.web.headers import add_headers
+from lockstep.server.core import request_id
+from lockstep.server.web import assets, probes
+from lockstep.server.web.calls import Calls
+from lockstep.server.web.headers import add_headers
 
 _REQUEST_ID_HEADER = "X-Request-Id"
 

@@ -56,7 +56,7 @@ def routes() -> Sequence[web.RouteDef]:
 
 def read_assets() -> Mapping[str, Asset]:
     """Read the page's files; keys are paths below it. Raises `FileNotFoundError` where the package lacks them."""
-    found = {path: _asset(path, file.read_bytes()) for path, file in _walk(files("server.web") / "page", "")}
+    found = {path: _asset(path, file.read_bytes()) for path, file in _walk(files("lockstep.server.web") / "page", "")}
     if _INDEX not in found:
         raise FileNotFoundError("the page's files are not in the package: it was built without server/web/page")
     return found

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from server.compare import CompareRequest, Comparison, compare
-from server.core.errors import InvalidInput, LockstepError, Overloaded
-from server.core.messages import ModelRef
-from server.core.timing import now_ns
-from server.counts import Statistics
-from server.gateway import Gateway
-from server.latency import latency_report
-from server.listing import list_models
-from server.recent import Recent
-from server.web import documents
-from server.web.failures import answering_errors
-from server.web.posts import BodyLimit, JsonCall, read_call
+from lockstep.server.compare import CompareRequest, Comparison, compare
+from lockstep.server.core.errors import InvalidInput, LockstepError, Overloaded
+from lockstep.server.core.messages import ModelRef
+from lockstep.server.core.timing import now_ns
+from lockstep.server.counts import Statistics
+from lockstep.server.gateway import Gateway
+from lockstep.server.latency import latency_report
+from lockstep.server.listing import list_models
+from lockstep.server.recent import Recent
+from lockstep.server.web import documents
+from lockstep.server.web.failures import answering_errors
+from lockstep.server.web.posts import BodyLimit, JsonCall, read_call
 
 LIVE_WINDOW_S = 10.0
 _COMPARE_S = 100.0

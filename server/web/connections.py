@@ -11,9 +11,9 @@ from typing import Any
 
 from aiohttp import web
 
-from server.core.request_id import request_id
-from server.web.failures import answer
-from server.web.headers import add_headers
+from lockstep.server.core.request_id import request_id
+from lockstep.server.web.failures import answer
+from lockstep.server.web.headers import add_headers
 
 _log = logging.getLogger("lockstep.web")
 _LONGEST_REASON = 200

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from server.core.errors import Overloaded
-from server.web.failures import refusal
+from lockstep.server.core.errors import Overloaded
+from lockstep.server.web.failures import refusal
 
 _FREE = frozenset({"/healthz", "/readyz", "/metrics"})
 """What tells orchestrators and operators that there are too many calls; none has a body that is read."""

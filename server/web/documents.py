@@ -12,9 +12,9 @@ from typing import Any
 
 from aiohttp import web
 
-from server.compare import Comparison
-from server.core.errors import LockstepError
-from server.core.messages import Answer, Prediction
+from lockstep.server.compare import Comparison
+from lockstep.server.core.errors import LockstepError
+from lockstep.server.core.messages import Answer, Prediction
 
 Document = dict[str, Any]
 """A JSON object."""

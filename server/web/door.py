@@ -14,9 +14,9 @@ from typing import cast
 
 from aiohttp import web
 
-from server.core.address import Address
-from server.web.access_log import HttpAccessLog
-from server.web.connections import Connection
+from lockstep.server.core.address import Address
+from lockstep.server.web.access_log import HttpAccessLog
+from lockstep.server.web.connections import Connection
 
 _HANDSHAKE_S = 20.0
 _BACKLOG = 128

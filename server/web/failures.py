@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from server.core.errors import (
+from lockstep.server.core.errors import (
     BackendNotFound,
     BackendUnavailable,
     Cancelled,
@@ -43,7 +43,7 @@ from server.core.errors import (
     Overloaded,
     RowFailed,
 )
-from server.core.request_id import request_id
+from lockstep.server.core.request_id import request_id
 
 STATUS: Mapping[type[LockstepError], int] = {
     InvalidInput: 400,

@@ -10,9 +10,9 @@ import base64
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from server.core.errors import NotAuthenticated
-from server.core.tokens import Tokens, bearer
-from server.web.failures import refusal
+from lockstep.server.core.errors import NotAuthenticated
+from lockstep.server.core.tokens import Tokens, bearer
+from lockstep.server.web.failures import refusal
 
 CALLER = web.RequestKey("caller", str)
 """The name of the token that a request bears."""

@@ -12,8 +12,8 @@ from collections.abc import Collection
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from server.core.errors import NotPermitted
-from server.web.failures import refusal
+from lockstep.server.core.errors import NotPermitted
+from lockstep.server.web.failures import refusal
 
 
 def known_hosts(names: Collection[str]) -> Middleware:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from server.core.errors import DeadlineExceeded, InvalidInput, MessageTooLarge, NotPermitted
+from lockstep.server.core.errors import DeadlineExceeded, InvalidInput, MessageTooLarge, NotPermitted
 
 _READ_S = 30
 _Call = TypeVar("_Call", bound="JsonCall")

@@ -8,9 +8,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from server.core.errors import InvalidInput
-from server.gateway import Gateway
-from server.web.failures import answering_errors
+from lockstep.server.core.errors import InvalidInput
+from lockstep.server.gateway import Gateway
+from lockstep.server.web.failures import answering_errors
 
 
 def routes(gateway: Gateway, registry: CollectorRegistry) -> Sequence[web.RouteDef]:

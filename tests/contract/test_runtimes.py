@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from server.core.artifact import ArtifactSpec, Budget
-from server.core.errors import BackendUnavailable
-from server.repository.catalog import PublishedModel, scan
-from server.repository.manifest import Artifact
-from server.runtimes.registry import ADAPTERS
-from server.runtimes.worker_process import BatchFailed, Launch, WorkerProcess
-from server.text.padding import pad
+from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.core.errors import BackendUnavailable
+from lockstep.server.repository.catalog import PublishedModel, scan
+from lockstep.server.repository.manifest import Artifact
+from lockstep.server.runtimes.registry import ADAPTERS
+from lockstep.server.runtimes.worker_process import BatchFailed, Launch, WorkerProcess
+from lockstep.server.text.padding import pad
 
 ARTIFACTS = (
     ("tiny-bilstm", "onnx"),

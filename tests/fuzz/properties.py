@@ -16,19 +16,19 @@ from typing import Any
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
-from server.app import App
-from server.config import ServerConfig
-from server.core.errors import Cancelled, InvalidInput, LockstepError, NotAuthenticated, Overloaded
-from server.core.messages import Encoding, ModelRef, PredictRequest
-from server.core.timing import now_ns
-from server.core.tokens import Tokens, bearer
-from server.rpc import inference, sentiment
-from server.rpc.status import STATUS, CallInstants, parse
-from server.rpc.stream import CancelRequest, Dialect, Opened, Refused
-from server.scheduling.batcher import Batcher
-from server.text.encoder import TextEncoder
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server.app import App
+from lockstep.server.config import ServerConfig
+from lockstep.server.core.errors import Cancelled, InvalidInput, LockstepError, NotAuthenticated, Overloaded
+from lockstep.server.core.messages import Encoding, ModelRef, PredictRequest
+from lockstep.server.core.timing import now_ns
+from lockstep.server.core.tokens import Tokens, bearer
+from lockstep.server.rpc import inference, sentiment
+from lockstep.server.rpc.status import STATUS, CallInstants, parse
+from lockstep.server.rpc.stream import CancelRequest, Dialect, Opened, Refused
+from lockstep.server.scheduling.batcher import Batcher
+from lockstep.server.text.encoder import TextEncoder
 from tests import doubles
 from tests.fuzz import requests
 

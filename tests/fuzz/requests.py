@@ -6,8 +6,8 @@ import struct
 
 from hypothesis import strategies as st
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
 
 SIZES = st.sampled_from(
     [-(2**63), -1, 0, 1, 2, 3, 4, 7, 2**16, 10**9, 2**31 - 1, 2**31, 2**32, 2**61, 2**62, 2**63 - 1]

@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
 from tests.fuzz.properties import Property
 
 
@@ -19,8 +19,8 @@ def fuzz(chosen: Mapping[str, Property], seconds: float, seed: int) -> None:
     """Fuzz for so many seconds, and end the process: 0 where every promise held."""
     import atheris
 
-    from server.core import messages
-    from server.rpc import inference, sentiment, status, tensors
+    from lockstep.server.core import messages
+    from lockstep.server.rpc import inference, sentiment, status, tensors
 
     for module in (inference, messages, sentiment, status, tensors):
         for name, value in vars(module).items():

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import grpc
 import numpy as np
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
 from tests.serving import ids_request, text_request
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -16,8 +16,8 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
 from tests import doubles
 from tests.raw_http2 import raw_http2
 from tests.serving import Served, eventually, outputs, serving, text_request

@@ -12,8 +12,8 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 
-from clients.batch import BatchPlan, rows_kept, run_batch
-from clients.errors import ServerFailure
+from lockstep.clients.batch import BatchPlan, rows_kept, run_batch
+from lockstep.clients.errors import ServerFailure
 from lockstep.commands.batch import batch
 from lockstep.local_server import LocalServer
 from tests.batch_files import FORMATS, read, rows_of, write

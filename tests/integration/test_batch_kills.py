@@ -18,8 +18,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from clients.batch import BatchPlan, Progress, run_batch
-from clients.batch.journal import Journal
+from lockstep.clients.batch import BatchPlan, Progress, run_batch
+from lockstep.clients.batch.journal import Journal
 from tests.batch_files import FORMATS, read, rows_of, write
 from tests.serving import eventually
 from tests.wire_double import Fail, ServerDouble, double_in_a_thread

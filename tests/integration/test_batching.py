@@ -13,9 +13,9 @@ import grpc
 import numpy as np
 import pytest
 
-from protos import sentiment_pb2 as pb
-from server.scheduling import slots
-from server.scheduling.cost import Measurement
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server.scheduling import slots
+from lockstep.server.scheduling.cost import Measurement
 from tests import doubles
 from tests.serving import Served, eventually, serving, text_request
 

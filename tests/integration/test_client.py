@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from clients import (
+from lockstep.clients import (
     Cancelled,
     ClientNotOpen,
     DeadlineExceeded,
@@ -25,8 +25,8 @@ from clients import (
     Unavailable,
     raise_for_errors,
 )
-from clients.client import Mode
-from protos import sentiment_pb2 as wire
+from lockstep.clients.client import Mode
+from lockstep.protos import sentiment_pb2 as wire
 from tests.serving import eventually
 from tests.wire_double import LABELS, Fail, FailRows, Hold, Malformed, ServerDouble, double_in_a_thread
 

@@ -6,7 +6,7 @@ from typing import Literal
 import grpc
 import pytest
 
-from clients import Overloaded, Prediction, RetryPolicy, SentimentClient, SyncSentimentClient, Unavailable
+from lockstep.clients import Overloaded, Prediction, RetryPolicy, SentimentClient, SyncSentimentClient, Unavailable
 from tests.wire_double import Fail, Hold, ServerDouble, double_in_a_thread
 
 pytestmark = pytest.mark.timeout(60)

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import pytest
 
-from clients import DeadlineExceeded, RetryPolicy, SentimentClient, Unavailable, raise_for_errors, transport
-from clients.stream_transport import MOST_IN_FLIGHT, StreamTransport
-from server.config import ServerConfig
+from lockstep.clients import DeadlineExceeded, RetryPolicy, SentimentClient, Unavailable, raise_for_errors, transport
+from lockstep.clients.stream_transport import MOST_IN_FLIGHT, StreamTransport
+from lockstep.server.config import ServerConfig
 from tests.serving import eventually
 from tests.stopped_double import stoppable_server
 from tests.wire_double import Hold, ServerDouble

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from clients import Conflict, NotFound, SentimentClient, SyncSentimentClient
 from lockstep.cli import main
+from lockstep.clients import Conflict, NotFound, SentimentClient, SyncSentimentClient
 from tests import doubles
 from tests.integration.test_security import tokens_text
 from tests.serving import Served, serving

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from clients import Credentials, NotAuthenticated, Prediction, RetryPolicy, SentimentClient, Unavailable
-from clients.client import Mode
-from clients.loadtest import LoadPlan, Setting
-from clients.loadtest.gauges import NOTHING
-from clients.loadtest.run import measure_sweep
-from clients.loadtest.session import _first_gauges
 from lockstep.cli import main
+from lockstep.clients import Credentials, NotAuthenticated, Prediction, RetryPolicy, SentimentClient, Unavailable
+from lockstep.clients.client import Mode
+from lockstep.clients.loadtest import LoadPlan, Setting
+from lockstep.clients.loadtest.gauges import NOTHING
+from lockstep.clients.loadtest.run import measure_sweep
+from lockstep.clients.loadtest.session import _first_gauges
 from tests import doubles
 from tests.integration.test_security import Pki, tokens_text
 from tests.serving import serving

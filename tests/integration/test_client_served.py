@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from clients import InvalidInput, Prediction, RowError, SentimentClient, raise_for_errors
-from clients.loadtest import LoadPlan, measure
+from lockstep.clients import InvalidInput, Prediction, RowError, SentimentClient, raise_for_errors
+from lockstep.clients.loadtest import LoadPlan, measure
 from tests.serving import serving
 
 TEXTS = ["a good film", "bad", "a long and rather dull evening that would not end " * 3]

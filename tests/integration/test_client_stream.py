@@ -6,9 +6,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from clients import DeadlineExceeded, Prediction, RetryPolicy, SentimentClient, Unavailable, raise_for_errors
-from clients.stream_transport import LARGE_ROWS, MOST_IN_FLIGHT
-from protos import sentiment_pb2 as wire
+from lockstep.clients import DeadlineExceeded, Prediction, RetryPolicy, SentimentClient, Unavailable, raise_for_errors
+from lockstep.clients.stream_transport import LARGE_ROWS, MOST_IN_FLIGHT
+from lockstep.protos import sentiment_pb2 as wire
 from tests import doubles
 from tests.serving import eventually, serving
 from tests.wire_double import Fail, Hold, ServerDouble

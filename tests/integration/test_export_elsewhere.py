@@ -9,11 +9,11 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from exporters.conversion import SourceError
-from exporters.export import ExportReport, export_model
-from exporters.source import Description
 from lockstep.commands.export import import_group
-from server.repository.catalog import scan
+from lockstep.exporters.conversion import SourceError
+from lockstep.exporters.export import ExportReport, export_model
+from lockstep.exporters.source import Description
+from lockstep.server.repository.catalog import scan
 from tests.tiny.bag_of_words import write
 from tests.tiny.texts import LABELS, write_texts, write_tokenizer
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters import gate
-from exporters.gate import Expected, Passed
-from exporters.held_out import HeldOut, Row, grid_rows
-from exporters.parity import Refusal
-from server.core.artifact import ArtifactSpec, Budget
-from server.runtimes.registry import ADAPTERS
+from lockstep.exporters import gate
+from lockstep.exporters.gate import Expected, Passed
+from lockstep.exporters.held_out import HeldOut, Row, grid_rows
+from lockstep.exporters.parity import Refusal
+from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.runtimes.registry import ADAPTERS
 from tests.tiny.bag_of_words import VOCABULARY, answer, write
 
 MAX_TOKENS = 40

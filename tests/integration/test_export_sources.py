@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from exporters.conversion import SourceError
-from exporters.export import export_model
 from lockstep.commands.export import export
-from server.repository.catalog import scan
+from lockstep.exporters.conversion import SourceError
+from lockstep.exporters.export import export_model
+from lockstep.server.repository.catalog import scan
 from tests.tiny.descriptions import DESCRIPTIONS
 from tests.tiny.fixtures import TinySources
 
@@ -49,7 +49,7 @@ def test_a_bare_loop_over_a_cell_is_refused_with_advice(command: Command) -> Non
     (artifact,) = command[1]["models"][2]["artifacts"]
     assert artifact["status"] == "refused"
     assert "a Python loop over the steps" in artifact["reason"]
-    assert "exporters.recurrent_loop.run_cell" in artifact["reason"]
+    assert "lockstep.exporters.recurrent_loop.run_cell" in artifact["reason"]
 
 
 def test_two_packed_bidirectional_layers_become_two_fused_operators(command: Command) -> None:

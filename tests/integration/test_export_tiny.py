@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.conversion import Status
-from exporters.export import ExportReport
-from server.repository.catalog import scan
+from lockstep.exporters.conversion import Status
+from lockstep.exporters.export import ExportReport
+from lockstep.server.repository.catalog import scan
 
 Exports = tuple[Path, dict[str, ExportReport]]
 

@@ -11,14 +11,14 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.json_format import ParseDict
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
-from server import latency, listing
-from server.latency import LatencyReport, latency_report
-from server.listing import ModelList, list_models
-from server.recent import Recent
-from server.rpc.reports import latency_response, models_response
-from server.web import documents
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server import latency, listing
+from lockstep.server.latency import LatencyReport, latency_report
+from lockstep.server.listing import ModelList, list_models
+from lockstep.server.recent import Recent
+from lockstep.server.rpc.reports import latency_response, models_response
+from lockstep.server.web import documents
 from tests.doubles import ADAPTERS, publish, rewrite_manifest
 from tests.serving import Served, serving
 

@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from exporters.source import Framework
+from lockstep.exporters.source import Framework
 from lockstep.framework_report import epochs, latency, load, padding
 from lockstep.framework_report.gather import Gathered, gather
 from lockstep.framework_report.kept import Kept
 from lockstep.framework_report.measure import run
 from lockstep.framework_report.settings import Settings
+from lockstep.zoo import tokenizer as tokenizers
+from lockstep.zoo.corpus import SPLITS, STAMP, open_corpus
+from lockstep.zoo.registry import ENTRIES, Entry, Family, Recipe
 from tests.tiny.descriptions import TORCH, write_folder
 from tests.tiny.fixtures import framework_environment
 from tests.tiny.texts import write_texts
-from zoo import tokenizer as tokenizers
-from zoo.corpus import SPLITS, STAMP, open_corpus
-from zoo.registry import ENTRIES, Entry, Family, Recipe
 
 MODEL = "tiny-bilstm"
-FAMILY = Family(Framework.TORCH, "zoo.torch_training", ("torch",))
+FAMILY = Family(Framework.TORCH, "lockstep.zoo.torch_training", ("torch",))
 SETTINGS = Settings(
     lengths_alone=(8,),
     lengths_together=(4,),

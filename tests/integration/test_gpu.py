@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.core.artifact import Budget
-from server.repository.catalog import scan
-from server.runtimes.base import rounded_up
-from server.runtimes.registry import ADAPTERS
-from server.runtimes.worker_process import Launch, WorkerProcess
-from server.text.padding import pad
+from lockstep.server.core.artifact import Budget
+from lockstep.server.repository.catalog import scan
+from lockstep.server.runtimes.base import rounded_up
+from lockstep.server.runtimes.registry import ADAPTERS
+from lockstep.server.runtimes.worker_process import Launch, WorkerProcess
+from lockstep.server.text.padding import pad
 
 HAS_GPU = any(Path("/dev").glob("nvidia[0-9]*"))
 

@@ -17,9 +17,9 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
-from server.rpc.status import STATUS
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server.rpc.status import STATUS
 from tests import doubles
 from tests.integration.hostile_cases import CLASSIFY, INFER, INVALID, NO_MESSAGES, SOUND_TEXTS, Classify
 from tests.serving import Served, eventually, ids_request, outputs, serving, text_request

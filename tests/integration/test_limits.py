@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 from lockstep.commands.serve import serve
-from protos import sentiment_pb2 as pb
-from server.config import ServerConfig
-from server.core.errors import InvalidInput
-from server.core.messages import Encoding
-from server.rpc.status import PUSHBACK_KEY, REQUEST_ID_KEY
-from server.text.encoder import TextEncoder
-from server.text.long_texts import LongTexts
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server.config import ServerConfig
+from lockstep.server.core.errors import InvalidInput
+from lockstep.server.core.messages import Encoding
+from lockstep.server.rpc.status import PUSHBACK_KEY, REQUEST_ID_KEY
+from lockstep.server.text.encoder import TextEncoder
+from lockstep.server.text.long_texts import LongTexts
 from tests import doubles
 from tests.serving import Served, eventually, serving, text_request
 

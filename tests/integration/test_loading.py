@@ -20,12 +20,12 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
-from server import loading, watching
-from server.loading import Loader
-from server.repository.catalog import PublishedModel, read_latest
-from server.watching import Watcher
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server import loading, watching
+from lockstep.server.loading import Loader
+from lockstep.server.repository.catalog import PublishedModel, read_latest
+from lockstep.server.watching import Watcher
 from tests import doubles
 from tests.integration.test_operations import serve_doubles
 from tests.serving import Served, eventually, serving, text_request
@@ -77,7 +77,7 @@ def workers() -> set[int]:
     found = set()
     for child in psutil.Process().children():
         try:
-            if child.status() != psutil.STATUS_ZOMBIE and "server.runtimes.worker" in child.cmdline():
+            if child.status() != psutil.STATUS_ZOMBIE and "lockstep.server.runtimes.worker" in child.cmdline():
                 found.add(child.pid)
         except psutil.NoSuchProcess:
             continue

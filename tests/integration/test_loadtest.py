@@ -17,7 +17,7 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 
-from clients.loadtest import (
+from lockstep.clients.loadtest import (
     Ceiling,
     LoadPlan,
     LoadTestError,
@@ -34,7 +34,7 @@ from clients.loadtest import (
     run_sweep,
 )
 from lockstep.commands.loadtest import loadtest
-from protos import sentiment_pb2 as wire
+from lockstep.protos import sentiment_pb2 as wire
 from tests.processes import children
 from tests.wire_double import Fail, ServerDouble, double_in_a_thread
 

@@ -17,7 +17,17 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 
-from clients.loadtest import CutShort, LoadPlan, LoadRun, Progress, Setting, gauges, read_run, run_sweep, session
+from lockstep.clients.loadtest import (
+    CutShort,
+    LoadPlan,
+    LoadRun,
+    Progress,
+    Setting,
+    gauges,
+    read_run,
+    run_sweep,
+    session,
+)
 from lockstep.commands.loadtest import loadtest
 from tests.processes import children
 from tests.wire_double import Fail, FailRows, Hold, ServerDouble, double_in_a_thread
@@ -73,7 +83,7 @@ def test_a_server_that_is_gone_costs_nothing_of_what_was_measured_and_exits_with
                 alive.close()
             return open_session(plan, **setting)
 
-        monkeypatch.setattr("clients.loadtest.run.open_session", dying)
+        monkeypatch.setattr("lockstep.clients.loadtest.run.open_session", dying)
         result = invoke(server, tmp_path / "lt", "--model", "a,b,c", "--json", "--timeout", "0.3")
     assert result.exit_code == 4
     assert "b: no server answers at" in result.stderr
@@ -107,7 +117,7 @@ def test_what_can_no_longer_be_written_is_printed_and_exits_with_3(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("clients.loadtest.write_run", full)
+    monkeypatch.setattr("lockstep.clients.loadtest.write_run", full)
     with double_in_a_thread(models={"a": ("onnxruntime",)}) as server:
         result = invoke(server, tmp_path / "lt")
     assert result.exit_code == 3

@@ -16,9 +16,9 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
-from server.rpc.status import REQUEST_ID_KEY
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server.rpc.status import REQUEST_ID_KEY
 from tests import doubles
 from tests.integration.test_security import tokens_text
 from tests.serving import Served, eventually, serving, text_request

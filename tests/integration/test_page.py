@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Error, Locator, Page, expect
 
-from protos import open_inference_pb2 as oip
+from lockstep.protos import open_inference_pb2 as oip
 from tests import doubles
 from tests.browser import CHROMIUM, TIMEOUT_MS, Tab, chromium, tab
 from tests.integration.test_security import tokens_text

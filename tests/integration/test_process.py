@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from clients import SyncSentimentClient
+from lockstep.clients import SyncSentimentClient
 from lockstep.local_server import ServerFailed, local_server
 
 FRAMEWORKS = ("torch", "tensorflow", "onnxruntime", "keras")
@@ -62,7 +62,7 @@ def test_the_gateway_imports_no_framework_and_its_worker_ends_with_it_on_kill_9(
 
 
 def test_importing_the_server_imports_no_framework() -> None:
-    code = f"import server.app, sys; print([name for name in sys.modules if name in {FRAMEWORKS}])"
+    code = f"import lockstep.server.app, sys; print([name for name in sys.modules if name in {FRAMEWORKS}])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

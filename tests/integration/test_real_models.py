@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from protos import sentiment_pb2 as pb
-from server.repository.catalog import scan
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server.repository.catalog import scan
 from tests.serving import Served, eventually, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -8,10 +8,18 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 
-from clients import InvalidInput, NotFound, Prediction, RowError, SentimentClient, ServerFailure, SyncSentimentClient
-from clients.reports import Comparison, LatencyReport, ListedModel
 from lockstep.cli import main
-from protos import sentiment_pb2 as wire
+from lockstep.clients import (
+    InvalidInput,
+    NotFound,
+    Prediction,
+    RowError,
+    SentimentClient,
+    ServerFailure,
+    SyncSentimentClient,
+)
+from lockstep.clients.reports import Comparison, LatencyReport, ListedModel
+from lockstep.protos import sentiment_pb2 as wire
 from tests.doubles import ADAPTERS, publish, rewrite_manifest
 from tests.serving import Served, serving
 

@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 import pytest
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
-from server.durations import RELATIVE_ERROR
-from server.repository.manifest import MANIFEST_FILE, Manifest
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server.durations import RELATIVE_ERROR
+from lockstep.server.repository.manifest import MANIFEST_FILE, Manifest
 from tests.doubles import ADAPTERS, encode, publish, rewrite_manifest
 from tests.serving import Served, serving
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from protos import sentiment_pb2 as pb
-from server.config import BackendConfig, ModelConfig
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server.config import BackendConfig, ModelConfig
 from tests.serving import serving
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"

@@ -17,10 +17,10 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
-from server.app import App
-from server.config import ConfigurationError, ServerConfig
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server.app import App
+from lockstep.server.config import ConfigurationError, ServerConfig
 from tests import doubles
 from tests.serving import Served, serving, text_request
 

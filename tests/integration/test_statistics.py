@@ -13,8 +13,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
 from tests import doubles
 from tests.serving import Served, eventually, serving, text_request
 

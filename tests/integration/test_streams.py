@@ -8,8 +8,8 @@ import grpc
 import numpy as np
 import pytest
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
 from tests import doubles
 from tests.serving import Served, eventually, outputs, serving, text_request
 

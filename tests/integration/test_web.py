@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from server.core import errors
-from server.core.errors import LockstepError
-from server.web.assets import read_assets
-from server.web.failures import STATUS
+from lockstep.server.core import errors
+from lockstep.server.core.errors import LockstepError
+from lockstep.server.web.assets import read_assets
+from lockstep.server.web.failures import STATUS
 from tests import doubles
 from tests.serving import Served, eventually, serving
 
@@ -88,7 +88,7 @@ def test_every_vendored_library_has_its_licence_beside_it_and_its_version_in_its
 def test_the_package_takes_every_file_of_the_page_along() -> None:
     root = Path(__file__).parents[2]
     settings = tomllib.loads((root / "pyproject.toml").read_text())
-    patterns = settings["tool"]["setuptools"]["package-data"]["server.web"]
+    patterns = settings["tool"]["setuptools"]["package-data"]["lockstep.server.web"]
     packed = {path for pattern in patterns for path in (root / "server/web").glob(pattern) if path.is_file()}
     assert packed == {path for path in (root / "server/web/page").rglob("*") if path.is_file()}
     assert {str(path.relative_to(root / "server/web/page")) for path in packed} == set(read_assets())

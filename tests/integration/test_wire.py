@@ -14,7 +14,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
-from protos import open_inference_pb2 as oip
+from lockstep.protos import open_inference_pb2 as oip
 from tests import doubles
 from tests.serving import Served, ids_request, outputs, serving, text_request
 

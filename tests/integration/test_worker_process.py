@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.core.artifact import ArtifactSpec, Budget, TensorSpec
-from server.core.errors import BackendUnavailable
-from server.runtimes.worker_process import Launch, WorkerProcess
+from lockstep.server.core.artifact import ArtifactSpec, Budget, TensorSpec
+from lockstep.server.core.errors import BackendUnavailable
+from lockstep.server.runtimes.worker_process import Launch, WorkerProcess
 from tests import doubles
 from tests.processes import children
 

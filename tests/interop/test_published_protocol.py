@@ -13,7 +13,9 @@ from tests.unit.test_protocol_document import names, rows_under
 async def ours() -> dict[str, object]:
     """Everything that our proto declares, by its dotted name."""
     repository = HERE.parents[1]
-    return await told_by(Path(sys.executable), "published_protocol.py", "protos.open_inference_pb2", at=repository)
+    return await told_by(
+        Path(sys.executable), "published_protocol.py", "lockstep.protos.open_inference_pb2", at=repository
+    )
 
 
 async def test_every_declaration_is_as_tritonclient_publishes_it(ours: dict[str, object], triton_python: Path) -> None:

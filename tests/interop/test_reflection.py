@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from protos import open_inference_pb2, sentiment_pb2
+from lockstep.protos import open_inference_pb2, sentiment_pb2
 from tests.interop.environments import told_by
 from tests.interop.expected import outputs
 from tests.serving import Served

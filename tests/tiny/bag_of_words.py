@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from server.core.artifact import ArtifactSpec, TensorSpec
+from lockstep.server.core.artifact import ArtifactSpec, TensorSpec
 from tests.tiny.texts import VOCABULARY
 
 __all__ = ["VOCABULARY", "answer", "weights", "write"]

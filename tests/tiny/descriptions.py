@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporters.source import Description, Framework
+from lockstep.exporters.source import Description, Framework
 from tests.tiny.texts import LABELS, MAX_TOKENS, write_tokenizer
 
 TORCH = "tests.tiny.torch_sources"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 
-from server.core.artifact import ArtifactSpec, Budget
-from server.runtimes.base import Ids, Lengths, Outputs
-from server.runtimes.onnxruntime_adapter import OnnxRuntimeAdapter
+from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.runtimes.base import Ids, Lengths, Outputs
+from lockstep.server.runtimes.onnxruntime_adapter import OnnxRuntimeAdapter
 
 
 class DyingAdapter:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.export import ExportReport, export_model_async
+from lockstep.exporters.export import ExportReport, export_model_async
 from tests.tiny.descriptions import DESCRIPTIONS, TENSORFLOW, TENSORFLOW_1, TORCH
 from tests.tiny.texts import write_texts
 

@@ -16,7 +16,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from exporters.conversion import Conversion, Framework, SourceFiles
+from lockstep.exporters.conversion import Conversion, Framework, SourceFiles
 from tests.tiny import random_models
 from tests.tiny.random_models import Spec
 from tests.tiny.varieties import Answers, by_onnxruntime, by_torch, difference, files

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from exporters.conversion import Conversion, Framework, SourceFiles
+from lockstep.exporters.conversion import Conversion, Framework, SourceFiles
 from tests.tiny.texts import MAX_TOKENS, VOCABULARY
 
 ROWS = [np.random.default_rng(size).integers(1, VOCABULARY, size, dtype=np.int64) for size in (9, 1, 30, 4, 17)]
@@ -132,8 +132,8 @@ def keras_cases() -> dict[str, tuple[Callable[[], Any], dict[str, str]]]:
 
 
 def run_keras(folder: Path) -> dict[str, tuple[dict[str, int], float]]:
-    from exporters.keras2onnx import convert
-    from exporters.keras_source import open_source
+    from lockstep.exporters.keras2onnx import convert
+    from lockstep.exporters.keras_source import open_source
 
     results = {}
     for number, (name, (build, more)) in enumerate(keras_cases().items()):
@@ -155,7 +155,7 @@ def run_torch(folder: Path, target: str = "torch2onnx") -> dict[str, tuple[dict[
 
     from safetensors.torch import save_file
 
-    from exporters.torch_source import open_source
+    from lockstep.exporters.torch_source import open_source
     from tests.tiny import torch_varieties
 
     convert = import_module(f"exporters.{target}").convert

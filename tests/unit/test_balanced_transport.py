@@ -7,11 +7,11 @@ from collections import deque
 import grpc
 import pytest
 
-from clients.balanced_transport import LONGEST_PAUSE_S, BalancedTransport
-from clients.client import addresses_of
-from clients.errors import CallError, ClientNotOpen, DeadlineExceeded, InvalidInput, Overloaded, Unavailable
-from clients.transport import SERVER_LIVE, Method, Request, Response
-from protos import sentiment_pb2 as wire
+from lockstep.clients.balanced_transport import LONGEST_PAUSE_S, BalancedTransport
+from lockstep.clients.client import addresses_of
+from lockstep.clients.errors import CallError, ClientNotOpen, DeadlineExceeded, InvalidInput, Overloaded, Unavailable
+from lockstep.clients.transport import SERVER_LIVE, Method, Request, Response
+from lockstep.protos import sentiment_pb2 as wire
 
 ASK = wire.ClassifyRequest(texts=["x"])
 

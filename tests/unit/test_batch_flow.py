@@ -7,16 +7,16 @@ from pathlib import Path
 import grpc
 import pytest
 
-from clients.batch.csv_text import CsvRows
-from clients.batch.errors import InputUnreadable, OutputFailed, PlanRefused, ResumeRefused
-from clients.batch.flow import Window, flow
-from clients.batch.journal import Journal
-from clients.batch.output import OutputFile
-from clients.batch.plan import format_of
-from clients.batch.rows import Chunk, Position
-from clients.batch.streams import Fingerprint
-from clients.errors import RowError
-from clients.results import Result
+from lockstep.clients.batch.csv_text import CsvRows
+from lockstep.clients.batch.errors import InputUnreadable, OutputFailed, PlanRefused, ResumeRefused
+from lockstep.clients.batch.flow import Window, flow
+from lockstep.clients.batch.journal import Journal
+from lockstep.clients.batch.output import OutputFile
+from lockstep.clients.batch.plan import format_of
+from lockstep.clients.batch.rows import Chunk, Position
+from lockstep.clients.batch.streams import Fingerprint
+from lockstep.clients.errors import RowError
+from lockstep.clients.results import Result
 
 ANSWER = RowError("InvalidInput", grpc.StatusCode.INVALID_ARGUMENT, "a double")
 JOURNAL = Journal(Fingerprint(3, 4, "ab"), {"--truncate": False, "labels": ["a", "b"]}, Position(), 0, 0)

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clients.batch.answers import AnswerColumns
-from clients.batch.csv_text import CsvEncoder, CsvReader, record
-from clients.batch.errors import ColumnMissing, ColumnsCollide, InputUnreadable, PlanRefused
-from clients.batch.json_lines import JsonLinesEncoder, JsonLinesReader, survey
-from clients.batch.parquet import ArrowEncoder, ParquetReader, RowGroups, streamed
-from clients.batch.rows import Chunk, ChunkLimits, Position, Reader, Unreadable
-from clients.batch.streams import Source
-from clients.errors import RowError
-from clients.results import Prediction, Result
+from lockstep.clients.batch.answers import AnswerColumns
+from lockstep.clients.batch.csv_text import CsvEncoder, CsvReader, record
+from lockstep.clients.batch.errors import ColumnMissing, ColumnsCollide, InputUnreadable, PlanRefused
+from lockstep.clients.batch.json_lines import JsonLinesEncoder, JsonLinesReader, survey
+from lockstep.clients.batch.parquet import ArrowEncoder, ParquetReader, RowGroups, streamed
+from lockstep.clients.batch.rows import Chunk, ChunkLimits, Position, Reader, Unreadable
+from lockstep.clients.batch.streams import Source
+from lockstep.clients.errors import RowError
+from lockstep.clients.results import Prediction, Result
 from tests.wire_double import LABELS, prediction_of
 
 COLUMNS = AnswerColumns(LABELS, "p_")
@@ -204,8 +204,8 @@ def parquet_of(path: Path, chunks: Iterator[Chunk], schema: pa.Schema) -> bytes:
 
 
 def test_parquet_keeps_types_and_depends_on_the_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clients.batch.parquet.GROUP_ROWS", 100)
-    monkeypatch.setattr("clients.batch.parquet.GROUP_BYTES", 6_000)
+    monkeypatch.setattr("lockstep.clients.batch.parquet.GROUP_ROWS", 100)
+    monkeypatch.setattr("lockstep.clients.batch.parquet.GROUP_BYTES", 6_000)
     table = pa.table(
         {
             "text": pa.array([None if n % 37 == 5 else "good " * (n % 11) for n in range(350)]).dictionary_encode(),

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from benchmarks.cost_tables import TableUnreadable, read
 from benchmarks.simulation import Arrivals, Setting, saturate, simulate
-from server.scheduling.policies import POLICIES
-from server.scheduling.policy import Limits, Order
+from lockstep.server.scheduling.policies import POLICIES
+from lockstep.server.scheduling.policy import Limits, Order
 
 LENGTHS = np.array([4, 5, 6, 7, 9, 12, 20, 40, 60])
 COSTS = 1e5 + 2e4 * np.outer(np.arange(17.0), np.arange(65.0))

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.workload import TooFewTexts, draw
-from zoo.corpus import Example
+from lockstep.zoo.corpus import Example
 
 EXAMPLES = [
     Example(str(number), f"text {number}", 0, "document" if number % 4 == 0 else "sentence", "movie")

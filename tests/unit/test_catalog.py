@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from server.repository.catalog import RefusedError, highest_versions, read_latest, read_version, scan
-from server.repository.manifest import MANIFEST_FILE
+from lockstep.server.repository.catalog import RefusedError, highest_versions, read_latest, read_version, scan
+from lockstep.server.repository.manifest import MANIFEST_FILE
 from tests import doubles
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from clients.choice import ChoiceUnclear, choose_backends, choose_model
-from clients.results import ServedBackend, ServedModel
+from lockstep.clients.choice import ChoiceUnclear, choose_backends, choose_model
+from lockstep.clients.results import ServedBackend, ServedModel
 
 
 def served(name: str, *backends: str) -> ServedModel:

@@ -1,9 +1,9 @@
 import grpc
 import pytest
 
-from clients import errors
-from clients.errors import ERROR_BY_STATUS, CallError, Overloaded, RowError, RowsFailed, pushback_s, status_of
-from clients.results import raise_for_errors
+from lockstep.clients import errors
+from lockstep.clients.errors import ERROR_BY_STATUS, CallError, Overloaded, RowError, RowsFailed, pushback_s, status_of
+from lockstep.clients.results import raise_for_errors
 
 
 def test_every_status_but_ok_has_an_error() -> None:

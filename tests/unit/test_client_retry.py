@@ -1,8 +1,8 @@
 import grpc
 import pytest
 
-from clients.errors import InvalidInput, Overloaded, Unavailable
-from clients.retry import NEVER, RetryPolicy
+from lockstep.clients.errors import InvalidInput, Overloaded, Unavailable
+from lockstep.clients.retry import NEVER, RetryPolicy
 
 UNAVAILABLE = Unavailable("", code=grpc.StatusCode.UNAVAILABLE)
 POLICY = RetryPolicy(initial_s=0.1, longest_s=1.0)

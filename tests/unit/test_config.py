@@ -7,9 +7,9 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from lockstep.commands.serve import serve
-from server.app import App
-from server.config import ConfigurationError, ServerConfig
-from server.core.address import Address
+from lockstep.server.app import App
+from lockstep.server.config import ConfigurationError, ServerConfig
+from lockstep.server.core.address import Address
 from tests import doubles
 
 FILE = """

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.scheduling.cost import CostModel, Measurement, probe_shapes
+from lockstep.server.scheduling.cost import CostModel, Measurement, probe_shapes
 
 
 def rnn(rows: float, length: float) -> float:

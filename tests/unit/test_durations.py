@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.durations import RELATIVE_ERROR, Durations, Summary
+from lockstep.server.durations import RELATIVE_ERROR, Durations, Summary
 
 LONGEST_NS = 60 * 60 * 10**9
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from exporters.conversion import SourceError
-from exporters.found_tensors import Candidate, find
+from lockstep.exporters.conversion import SourceError
+from lockstep.exporters.found_tensors import Candidate, find
 
 LOGITS = [Candidate("scores", "float32", 2)]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters.held_out import HeldOutError, grid_lengths, grid_rows, read
-from server.text.encoder import TextEncoder
+from lockstep.exporters.held_out import HeldOutError, grid_lengths, grid_rows, read
+from lockstep.server.text.encoder import TextEncoder
 from tests.tiny.texts import LABELS, write_texts, write_tokenizer
 
 

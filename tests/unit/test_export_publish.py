@@ -9,10 +9,10 @@ from pathlib import Path
 import onnx
 import pytest
 
-from exporters import publish as publishing
-from exporters.publish import PublishError, checksums, fingerprint, latest, publish, staging
-from server.repository.catalog import scan
-from server.repository.manifest import Artifact, Inputs, Manifest, Parity, Source, Tensor
+from lockstep.exporters import publish as publishing
+from lockstep.exporters.publish import PublishError, checksums, fingerprint, latest, publish, staging
+from lockstep.server.repository.catalog import scan
+from lockstep.server.repository.manifest import Artifact, Inputs, Manifest, Parity, Source, Tensor
 
 IDS, LENGTHS = Tensor(name="input_ids", dtype="int64"), Tensor(name="lengths", dtype="int64")
 PARITY = Parity(

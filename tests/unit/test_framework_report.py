@@ -25,7 +25,7 @@ from lockstep.framework_report.measurement import Measurement, MeasuringFailed, 
 from lockstep.framework_report.recorded import parse, read_report
 from lockstep.framework_report.settings import Settings
 from lockstep.framework_report.tables import UNKNOWN, Section, sections
-from zoo.registry import select
+from lockstep.zoo.registry import select
 
 MODELS = ("torch-lstm", "keras-lstm", "tf2-lstm", "tf1-basiclstm", "torch-transformer")
 CONDITIONS = Conditions("2026-01-02T03:04:05+00:00", 1.5, 2, 0.25)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from exporters.conversion import Outputs
-from exporters.held_out import grid_lengths
-from exporters.parity import (
+from lockstep.exporters.conversion import Outputs
+from lockstep.exporters.held_out import grid_lengths
+from lockstep.exporters.parity import (
     BATCH_SIZES,
     Accuracy,
     Agreement,

@@ -3,7 +3,7 @@ import json
 import click
 from click.testing import CliRunner
 
-from clients import BackendLatency, GatewayLoad, LatencyReport, LengthLatency, PhaseLatency
+from lockstep.clients import BackendLatency, GatewayLoad, LatencyReport, LengthLatency, PhaseLatency
 from lockstep.commands.latency import show, watch
 
 QUEUE, REQUEST = PhaseLatency(3, 1.25, 1, 2, 3, 4), PhaseLatency(3, 2.5, 2, 3, 4, 5)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.scheduling.least_cost import least_cost, partition
-from server.scheduling.policy import Costs, Dispatch, Limits, Order, Wait, WorkerView, token_budget
-from server.scheduling.waiting import FREE, NO_DEADLINE_NS, Waiting
+from lockstep.server.scheduling.least_cost import least_cost, partition
+from lockstep.server.scheduling.policy import Costs, Dispatch, Limits, Order, Wait, WorkerView, token_budget
+from lockstep.server.scheduling.waiting import FREE, NO_DEADLINE_NS, Waiting
 
 MAX_LENGTH = 64
 MS = 1_000_000

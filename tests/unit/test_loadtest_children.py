@@ -6,10 +6,10 @@ import signal
 
 import pytest
 
-from clients.credentials import Credentials
-from clients.loadtest.children import Children
-from clients.loadtest.fleet import Fleet
-from clients.loadtest.plan import LoadPlan, legs
+from lockstep.clients.credentials import Credentials
+from lockstep.clients.loadtest.children import Children
+from lockstep.clients.loadtest.fleet import Fleet
+from lockstep.clients.loadtest.plan import LoadPlan, legs
 from tests.processes import children
 from tests.wire_double import ServerDouble
 

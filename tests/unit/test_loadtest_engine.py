@@ -8,14 +8,14 @@ from typing import Any
 import grpc
 import pytest
 
-from clients.errors import Unavailable
-from clients.loadtest import engine
-from clients.loadtest.engine import LegResult, run_leg
-from clients.loadtest.latency import RELATIVE_ERROR
-from clients.loadtest.plan import Leg, LoadPlan, Share, generators, legs
-from clients.loadtest.tally import BEHIND, NOT_SENT, Tally
-from clients.loadtest.texts import Texts
-from protos import sentiment_pb2 as wire
+from lockstep.clients.errors import Unavailable
+from lockstep.clients.loadtest import engine
+from lockstep.clients.loadtest.engine import LegResult, run_leg
+from lockstep.clients.loadtest.latency import RELATIVE_ERROR
+from lockstep.clients.loadtest.plan import Leg, LoadPlan, Share, generators, legs
+from lockstep.clients.loadtest.tally import BEHIND, NOT_SENT, Tally
+from lockstep.clients.loadtest.texts import Texts
+from lockstep.protos import sentiment_pb2 as wire
 from tests.wire_double import LABELS, prediction_of
 
 TEXTS = Texts("test", tuple(f"text number {n}" for n in range(10)))

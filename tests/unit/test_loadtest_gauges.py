@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from clients.credentials import Credentials
-from clients.loadtest.gauges import NOTHING, CostReport, MetricsUnreachable, Spent, parse_gauges, read_gauges
+from lockstep.clients.credentials import Credentials
+from lockstep.clients.loadtest.gauges import NOTHING, CostReport, MetricsUnreachable, Spent, parse_gauges, read_gauges
 
 BEFORE = """# HELP lockstep_rows_total Rows executed
 lockstep_rows_total{model="m",backend="a"} 100

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from clients.loadtest.interval import interval_of, paired_ratio_of, ratio_of, t_quantile
+from lockstep.clients.loadtest.interval import interval_of, paired_ratio_of, ratio_of, t_quantile
 
 
 @pytest.mark.parametrize(

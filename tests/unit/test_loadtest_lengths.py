@@ -3,9 +3,9 @@ import statistics
 
 import pytest
 
-from clients.loadtest.lengths import Lengths, synthetic_pool
-from clients.loadtest.plan import LoadPlan
-from clients.loadtest.texts import texts_of
+from lockstep.clients.loadtest.lengths import Lengths, synthetic_pool
+from lockstep.clients.loadtest.plan import LoadPlan
+from lockstep.clients.loadtest.texts import texts_of
 
 
 def drawn(text: str) -> list[int]:

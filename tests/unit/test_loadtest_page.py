@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from clients.loadtest.page import RUNTIME_COLOURS, render_page, write_page
-from clients.loadtest.report import BackendReport, LegSeen, LoadReport
-from clients.loadtest.search import BackendSearch, SearchReport, Slo, Try
-from clients.loadtest.table import print_report
-from clients.loadtest.tally import PHASES, Tally
+from lockstep.clients.loadtest.page import RUNTIME_COLOURS, render_page, write_page
+from lockstep.clients.loadtest.report import BackendReport, LegSeen, LoadReport
+from lockstep.clients.loadtest.search import BackendSearch, SearchReport, Slo, Try
+from lockstep.clients.loadtest.table import print_report
+from lockstep.clients.loadtest.tally import PHASES, Tally
 from tests.unit.test_loadtest_report import backend_report, load_report
 
 

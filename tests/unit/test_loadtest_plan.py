@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from clients.loadtest.plan import LoadPlan, arrival_offsets, legs
-from clients.loadtest.texts import TextsUnreadable, read_texts, sample_texts
+from lockstep.clients.loadtest.plan import LoadPlan, arrival_offsets, legs
+from lockstep.clients.loadtest.texts import TextsUnreadable, read_texts, sample_texts
 
 
 def test_every_round_visits_every_backend_and_none_is_always_first() -> None:

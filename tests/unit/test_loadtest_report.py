@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from clients.loadtest import DocumentInvalid, LoadPlan, LoadReport, LoadRun, read_run, write_run
-from clients.loadtest.ceiling import Ceiling
-from clients.loadtest.document import from_document
-from clients.loadtest.environment import Environment
-from clients.loadtest.gauges import Spent
-from clients.loadtest.report import FORMAT, BackendReport, LegSeen, ServerView, warnings_of
-from clients.loadtest.tally import BEHIND, Tally
-from clients.results import Duration, ModelStatistics
-from protos import sentiment_pb2 as wire
+from lockstep.clients.loadtest import DocumentInvalid, LoadPlan, LoadReport, LoadRun, read_run, write_run
+from lockstep.clients.loadtest.ceiling import Ceiling
+from lockstep.clients.loadtest.document import from_document
+from lockstep.clients.loadtest.environment import Environment
+from lockstep.clients.loadtest.gauges import Spent
+from lockstep.clients.loadtest.report import FORMAT, BackendReport, LegSeen, ServerView, warnings_of
+from lockstep.clients.loadtest.tally import BEHIND, Tally
+from lockstep.clients.results import Duration, ModelStatistics
+from lockstep.protos import sentiment_pb2 as wire
 from tests.wire_double import LABELS, prediction_of
 
 

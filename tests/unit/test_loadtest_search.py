@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from clients.loadtest.find import judge
-from clients.loadtest.latency import RELATIVE_ERROR, Latencies
-from clients.loadtest.search import RESOLUTION, Search, Slo
-from clients.loadtest.tally import Tally
+from lockstep.clients.loadtest.find import judge
+from lockstep.clients.loadtest.latency import RELATIVE_ERROR, Latencies
+from lockstep.clients.loadtest.search import RESOLUTION, Search, Slo
+from lockstep.clients.loadtest.tally import Tally
 
 
 def run(search: Search, holds: Callable[[float], bool]) -> Search:

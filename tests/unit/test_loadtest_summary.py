@@ -2,11 +2,11 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from clients.loadtest.record import LoadRun
-from clients.loadtest.report import BackendReport, LoadReport
-from clients.loadtest.summary import common_load, kept_up, most_kept_up, sentences, warnings_by_load
-from clients.loadtest.table import print_run
-from clients.loadtest.tally import BEHIND
+from lockstep.clients.loadtest.record import LoadRun
+from lockstep.clients.loadtest.report import BackendReport, LoadReport
+from lockstep.clients.loadtest.summary import common_load, kept_up, most_kept_up, sentences, warnings_by_load
+from lockstep.clients.loadtest.table import print_run
+from lockstep.clients.loadtest.tally import BEHIND
 from tests.unit.test_loadtest_report import backend_report, load_report
 
 BACKEND = replace(backend_report(), offered_rows=40_000, window_s=4.0)

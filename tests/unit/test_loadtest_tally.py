@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.loadtest.latency import RELATIVE_ERROR, Latencies
-from clients.loadtest.tally import LENGTH_EDGES, Tally, length_bucket, length_label
-from protos import sentiment_pb2 as wire
+from lockstep.clients.loadtest.latency import RELATIVE_ERROR, Latencies
+from lockstep.clients.loadtest.tally import LENGTH_EDGES, Tally, length_bucket, length_label
+from lockstep.protos import sentiment_pb2 as wire
 from tests.wire_double import LABELS, prediction_of
 
 latency_s = st.floats(min_value=1e-6, max_value=3599)

@@ -5,8 +5,8 @@ import io
 import json
 import logging
 
-from server.core import request_id
-from server.logs import JsonFormatter, TextFormatter
+from lockstep.server.core import request_id
+from lockstep.server.logs import JsonFormatter, TextFormatter
 
 
 def written(formatter: logging.Formatter, **extra: object) -> str:

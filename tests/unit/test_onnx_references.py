@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from server.repository.catalog import RefusedError, read_version
-from server.repository.manifest import MANIFEST_FILE
-from server.repository.onnx_references import external_files
+from lockstep.server.repository.catalog import RefusedError, read_version
+from lockstep.server.repository.manifest import MANIFEST_FILE
+from lockstep.server.repository.onnx_references import external_files
 from tests import doubles
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.scheduling.pace import Pace
+from lockstep.server.scheduling.pace import Pace
 
 
 def test_nothing_is_known_until_a_few_batches_were_seen() -> None:

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.scheduling.policies import POLICIES
-from server.scheduling.policy import Dispatch, Limits, Wait, WorkerView, eligible
-from server.scheduling.waiting import FREE, NO_DEADLINE_NS, Waiting
+from lockstep.server.scheduling.policies import POLICIES
+from lockstep.server.scheduling.policy import Dispatch, Limits, Wait, WorkerView, eligible
+from lockstep.server.scheduling.waiting import FREE, NO_DEADLINE_NS, Waiting
 
 
 def queue(rows: list[tuple[int, int, int]]) -> Waiting:

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from protos import open_inference_pb2 as oip
-from protos import sentiment_pb2 as pb
-from server.core import errors
-from server.core.timing import Phases
-from server.rpc import guard, inference, status
-from server.rpc.model_config import INPUTS, outputs
+from lockstep.protos import open_inference_pb2 as oip
+from lockstep.protos import sentiment_pb2 as pb
+from lockstep.server.core import errors
+from lockstep.server.core.timing import Phases
+from lockstep.server.rpc import guard, inference, status
+from lockstep.server.rpc.model_config import INPUTS, outputs
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 

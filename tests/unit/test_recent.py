@@ -3,10 +3,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from server.core.messages import Answer, BatchFacts, Encoding, Prediction
-from server.core.timing import BatchTimes
-from server.durations import Summary
-from server.recent import LENGTHS, MOST_WINDOW_S, PHASES, SLOT_NS, Recent, Work
+from lockstep.server.core.messages import Answer, BatchFacts, Encoding, Prediction
+from lockstep.server.core.timing import BatchTimes
+from lockstep.server.durations import Summary
+from lockstep.server.recent import LENGTHS, MOST_WINDOW_S, PHASES, SLOT_NS, Recent, Work
 
 MS = 1_000_000
 

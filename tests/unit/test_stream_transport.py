@@ -6,10 +6,10 @@ from collections import deque
 import grpc
 import pytest
 
-from clients import Cancelled, ClientNotOpen, DeadlineExceeded, Unavailable
-from clients.stream_transport import MOST_IN_FLIGHT, StreamTransport
-from clients.transport import GrpcTransport
-from protos import sentiment_pb2 as wire
+from lockstep.clients import Cancelled, ClientNotOpen, DeadlineExceeded, Unavailable
+from lockstep.clients.stream_transport import MOST_IN_FLIGHT, StreamTransport
+from lockstep.clients.transport import GrpcTransport
+from lockstep.protos import sentiment_pb2 as wire
 from tests.serving import eventually
 
 pytestmark = pytest.mark.timeout(30)

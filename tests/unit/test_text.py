@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.core.errors import InputTooLong, InvalidInput
-from server.core.messages import Encoding
-from server.text.encoder import TextEncoder
-from server.text.padding import pad
+from lockstep.server.core.errors import InputTooLong, InvalidInput
+from lockstep.server.core.messages import Encoding
+from lockstep.server.text.encoder import TextEncoder
+from lockstep.server.text.padding import pad
 from tests import doubles
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from server.core.errors import NotAuthenticated, NotPermitted
-from server.core.tokens import Role, Tokens, bearer
+from lockstep.server.core.errors import NotAuthenticated, NotPermitted
+from lockstep.server.core.tokens import Role, Tokens, bearer
 
 
 def line(role: str, name: str, secret: str) -> str:

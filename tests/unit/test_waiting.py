@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.scheduling.waiting import WaitingRows
+from lockstep.server.scheduling.waiting import WaitingRows
 
 
 def add(waiting: WaitingRows[int], value: int) -> None:

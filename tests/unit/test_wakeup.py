@@ -2,7 +2,7 @@
 
 import asyncio
 
-from server.scheduling.wakeup import Wakeup
+from lockstep.server.scheduling.wakeup import Wakeup
 
 
 async def test_everyone_is_woken_and_the_last_to_wait_goes_first() -> None:

