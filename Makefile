@@ -4,7 +4,6 @@ PY := $(VENV)/bin/python
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= python3
-PACKAGES := lockstep server clients exporters zoo protos tests
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-gpu demo test test-all check format protos protos-check serve bench report simulate clean
@@ -17,7 +16,7 @@ install: $(STAMP) ## Create .venv with the exact versions of constraints.txt
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Lockstep needs Python 3.11 or newer; name one with PYTHON=..."'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[server,runtimes,export,train,jax,batch,loadtest,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,jax,dev]'
 	touch $@
 
 install-gpu: $(STAMP) ## On a GPU machine: CUDA 13 for ONNX Runtime, and .venv-tensorflow with CUDA 12 for TensorFlow
@@ -45,7 +44,7 @@ format: $(STAMP) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-PROTOC := $(PY) -m grpc_tools.protoc --proto_path=. protos/open_inference.proto protos/sentiment.proto
+PROTOC := $(PY) -m grpc_tools.protoc --proto_path=. lockstep/protos/open_inference.proto lockstep/protos/sentiment.proto
 
 protos: $(STAMP) ## Generate the code of protos/
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=.
@@ -53,7 +52,7 @@ protos: $(STAMP) ## Generate the code of protos/
 protos-check: $(STAMP) ## Fail where the committed generated code is not what protos/ generates
 	rm -rf build/protos && mkdir -p build/protos
 	$(PROTOC) --python_out=build/protos --pyi_out=build/protos --grpc_python_out=build/protos
-	for f in build/protos/protos/*; do cmp "$$f" "protos/$$(basename $$f)" || { echo "run: make protos"; exit 1; }; done
+	for f in build/protos/lockstep/protos/*; do cmp "$$f" "protos/$$(basename $$f)" || { echo "run: make protos"; exit 1; }; done
 
 serve: $(STAMP) ## Serve ./models on 127.0.0.1:8001 (gRPC) and :8002 (HTTP)
 	$(BIN)/lockstep serve --repository models

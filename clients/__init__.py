@@ -3,7 +3,7 @@
 Needs grpcio and protobuf only. The load test is `lockstep.clients.loadtest` (the extra `loadtest`).
 """
 
-from lockstep.clients.client import SentimentClient
+from lockstep.clients.client import Client, SentimentClient
 from lockstep.clients.credentials import Credentials
 from lockstep.clients.errors import (
     CallError,
@@ -53,7 +53,7 @@ from lockstep.clients.results import (
     raise_for_errors,
 )
 from lockstep.clients.retry import RetryPolicy
-from lockstep.clients.sync import SyncSentimentClient
+from lockstep.clients.sync import SyncClient, SyncSentimentClient
 
 __all__ = [
     "Agreement",
@@ -61,6 +61,7 @@ __all__ = [
     "BackendLatency",
     "CallError",
     "Cancelled",
+    "Client",
     "ClientError",
     "ClientNotOpen",
     "Comparison",
@@ -96,6 +97,7 @@ __all__ = [
     "ServedModel",
     "ServerFailure",
     "ServerMetadata",
+    "SyncClient",
     "SyncSentimentClient",
     "Tensor",
     "Unavailable",

@@ -329,3 +329,7 @@ def classify_request(texts: Sequence[str], *, name: str, truncate: bool, priorit
             except UnicodeEncodeError as error:
                 raise ValueError(f"text {row} is not valid Unicode: {error}") from error
         raise
+
+
+Client = SentimentClient
+"""The same class: it classifies by any labels, not by sentiment only."""

@@ -212,3 +212,7 @@ class _Running:
         self.stop.set_result(None)
         self.thread.join()
         self.ended.result()
+
+
+SyncClient = SyncSentimentClient
+"""The same class: it classifies by any labels, not by sentiment only."""

@@ -1,4 +1,4 @@
-"""One piece of framework work in a process of its own: `python -m lockstep.exporters.job FD PARENT`, a request on stdin.
+"""One piece of framework work in a process of its own: `lockstep.exporters.job FD PARENT`, a request on stdin.
 
 A process makes at most one export, because exporters leave their framework altered: torch's `dynamo`
 export of a recurrent net fails the second time, and the Keras backend is a process-wide switch. Writes

@@ -28,8 +28,9 @@ _FROZEN = re.compile(
 )
 _ADVICE = (
     "the code fixes the size of an axis while its graph is captured: a Python loop over the steps of a batch, or a "
-    "number taken out of a tensor (`.item()`, `.tolist()`, `int(...)`, `max(lengths)`), does that. Run a cell over "
-    "the steps by `lockstep.exporters.recurrent_loop.run_cell`, or use nn.RNN, nn.GRU or nn.LSTM, and keep sizes as `x.shape[i]`"
+    "number taken out of a tensor (`.item()`, `.tolist()`, `int(...)`, `max(lengths)`), does that. Run a cell over the "
+    "steps by `lockstep.exporters.recurrent_loop.run_cell`, or use nn.RNN, nn.GRU or nn.LSTM, and keep "
+    "sizes as `x.shape[i]`"
 )
 
 

@@ -1,0 +1,26 @@
+"""Lockstep: a model serving gateway across frameworks.
+
+`from lockstep import SyncClient` is the client library: it needs grpcio and protobuf alone. Names are imported when
+they are first used, so that a worker, which needs none of them, imports nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lockstep.clients import Client, SentimentClient, SyncClient, SyncSentimentClient
+
+__all__ = ["Client", "SentimentClient", "SyncClient", "SyncSentimentClient"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from the client library."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("lockstep.clients"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

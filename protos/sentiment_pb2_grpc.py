@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from protos import sentiment_pb2 as protos_dot_sentiment__pb2
+from lockstep.protos import sentiment_pb2 as lockstep_dot_protos_dot_sentiment__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/sentiment_pb2_grpc.py depends on'
+        + ' but the generated code in lockstep/protos/sentiment_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,28 +36,28 @@ class SentimentServiceStub:
         """
         self.Classify = channel.unary_unary(
                 '/sentiment.v1.SentimentService/Classify',
-                request_serializer=protos_dot_sentiment__pb2.ClassifyRequest.SerializeToString,
-                response_deserializer=protos_dot_sentiment__pb2.ClassifyResponse.FromString,
+                request_serializer=lockstep_dot_protos_dot_sentiment__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=lockstep_dot_protos_dot_sentiment__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
         self.ClassifyStream = channel.stream_stream(
                 '/sentiment.v1.SentimentService/ClassifyStream',
-                request_serializer=protos_dot_sentiment__pb2.StreamRequest.SerializeToString,
-                response_deserializer=protos_dot_sentiment__pb2.StreamResponse.FromString,
+                request_serializer=lockstep_dot_protos_dot_sentiment__pb2.StreamRequest.SerializeToString,
+                response_deserializer=lockstep_dot_protos_dot_sentiment__pb2.StreamResponse.FromString,
                 _registered_method=True)
         self.Compare = channel.unary_unary(
                 '/sentiment.v1.SentimentService/Compare',
-                request_serializer=protos_dot_sentiment__pb2.CompareRequest.SerializeToString,
-                response_deserializer=protos_dot_sentiment__pb2.CompareResponse.FromString,
+                request_serializer=lockstep_dot_protos_dot_sentiment__pb2.CompareRequest.SerializeToString,
+                response_deserializer=lockstep_dot_protos_dot_sentiment__pb2.CompareResponse.FromString,
                 _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/sentiment.v1.SentimentService/ListModels',
-                request_serializer=protos_dot_sentiment__pb2.ListModelsRequest.SerializeToString,
-                response_deserializer=protos_dot_sentiment__pb2.ListModelsResponse.FromString,
+                request_serializer=lockstep_dot_protos_dot_sentiment__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=lockstep_dot_protos_dot_sentiment__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
         self.LatencyReport = channel.unary_unary(
                 '/sentiment.v1.SentimentService/LatencyReport',
-                request_serializer=protos_dot_sentiment__pb2.LatencyReportRequest.SerializeToString,
-                response_deserializer=protos_dot_sentiment__pb2.LatencyReportResponse.FromString,
+                request_serializer=lockstep_dot_protos_dot_sentiment__pb2.LatencyReportRequest.SerializeToString,
+                response_deserializer=lockstep_dot_protos_dot_sentiment__pb2.LatencyReportResponse.FromString,
                 _registered_method=True)
 
 
@@ -108,28 +108,28 @@ def add_SentimentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Classify': grpc.unary_unary_rpc_method_handler(
                     servicer.Classify,
-                    request_deserializer=protos_dot_sentiment__pb2.ClassifyRequest.FromString,
-                    response_serializer=protos_dot_sentiment__pb2.ClassifyResponse.SerializeToString,
+                    request_deserializer=lockstep_dot_protos_dot_sentiment__pb2.ClassifyRequest.FromString,
+                    response_serializer=lockstep_dot_protos_dot_sentiment__pb2.ClassifyResponse.SerializeToString,
             ),
             'ClassifyStream': grpc.stream_stream_rpc_method_handler(
                     servicer.ClassifyStream,
-                    request_deserializer=protos_dot_sentiment__pb2.StreamRequest.FromString,
-                    response_serializer=protos_dot_sentiment__pb2.StreamResponse.SerializeToString,
+                    request_deserializer=lockstep_dot_protos_dot_sentiment__pb2.StreamRequest.FromString,
+                    response_serializer=lockstep_dot_protos_dot_sentiment__pb2.StreamResponse.SerializeToString,
             ),
             'Compare': grpc.unary_unary_rpc_method_handler(
                     servicer.Compare,
-                    request_deserializer=protos_dot_sentiment__pb2.CompareRequest.FromString,
-                    response_serializer=protos_dot_sentiment__pb2.CompareResponse.SerializeToString,
+                    request_deserializer=lockstep_dot_protos_dot_sentiment__pb2.CompareRequest.FromString,
+                    response_serializer=lockstep_dot_protos_dot_sentiment__pb2.CompareResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
-                    request_deserializer=protos_dot_sentiment__pb2.ListModelsRequest.FromString,
-                    response_serializer=protos_dot_sentiment__pb2.ListModelsResponse.SerializeToString,
+                    request_deserializer=lockstep_dot_protos_dot_sentiment__pb2.ListModelsRequest.FromString,
+                    response_serializer=lockstep_dot_protos_dot_sentiment__pb2.ListModelsResponse.SerializeToString,
             ),
             'LatencyReport': grpc.unary_unary_rpc_method_handler(
                     servicer.LatencyReport,
-                    request_deserializer=protos_dot_sentiment__pb2.LatencyReportRequest.FromString,
-                    response_serializer=protos_dot_sentiment__pb2.LatencyReportResponse.SerializeToString,
+                    request_deserializer=lockstep_dot_protos_dot_sentiment__pb2.LatencyReportRequest.FromString,
+                    response_serializer=lockstep_dot_protos_dot_sentiment__pb2.LatencyReportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -157,8 +157,8 @@ class SentimentService:
             request,
             target,
             '/sentiment.v1.SentimentService/Classify',
-            protos_dot_sentiment__pb2.ClassifyRequest.SerializeToString,
-            protos_dot_sentiment__pb2.ClassifyResponse.FromString,
+            lockstep_dot_protos_dot_sentiment__pb2.ClassifyRequest.SerializeToString,
+            lockstep_dot_protos_dot_sentiment__pb2.ClassifyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -184,8 +184,8 @@ class SentimentService:
             request_iterator,
             target,
             '/sentiment.v1.SentimentService/ClassifyStream',
-            protos_dot_sentiment__pb2.StreamRequest.SerializeToString,
-            protos_dot_sentiment__pb2.StreamResponse.FromString,
+            lockstep_dot_protos_dot_sentiment__pb2.StreamRequest.SerializeToString,
+            lockstep_dot_protos_dot_sentiment__pb2.StreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -211,8 +211,8 @@ class SentimentService:
             request,
             target,
             '/sentiment.v1.SentimentService/Compare',
-            protos_dot_sentiment__pb2.CompareRequest.SerializeToString,
-            protos_dot_sentiment__pb2.CompareResponse.FromString,
+            lockstep_dot_protos_dot_sentiment__pb2.CompareRequest.SerializeToString,
+            lockstep_dot_protos_dot_sentiment__pb2.CompareResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -238,8 +238,8 @@ class SentimentService:
             request,
             target,
             '/sentiment.v1.SentimentService/ListModels',
-            protos_dot_sentiment__pb2.ListModelsRequest.SerializeToString,
-            protos_dot_sentiment__pb2.ListModelsResponse.FromString,
+            lockstep_dot_protos_dot_sentiment__pb2.ListModelsRequest.SerializeToString,
+            lockstep_dot_protos_dot_sentiment__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -265,8 +265,8 @@ class SentimentService:
             request,
             target,
             '/sentiment.v1.SentimentService/LatencyReport',
-            protos_dot_sentiment__pb2.LatencyReportRequest.SerializeToString,
-            protos_dot_sentiment__pb2.LatencyReportResponse.FromString,
+            lockstep_dot_protos_dot_sentiment__pb2.LatencyReportRequest.SerializeToString,
+            lockstep_dot_protos_dot_sentiment__pb2.LatencyReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

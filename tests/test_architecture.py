@@ -40,7 +40,7 @@ def test_no_module_is_named_after_the_standard_library() -> None:
 
 def test_a_worker_imports_nothing_but_numpy_and_the_standard_library() -> None:
     code = """
-import sys, server.runtimes.worker
+import sys, lockstep.server.runtimes.worker
 third_party = {name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)
 print(sorted(name for name in third_party if not name.startswith('_')))
 """
@@ -50,4 +50,4 @@ print(sorted(name for name in third_party if not name.startswith('_')))
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == "['numpy', 'server']"
+    assert done.stdout.strip() == "['lockstep', 'numpy']"

@@ -106,7 +106,7 @@ TF1 = Family(
     "lockstep.zoo.tf1_training",
     ("tensorflow", "tf_keras"),
     # The cells of TensorFlow 1 are in tf_keras, and warn that they are old.
-    (*_ON_CPU, ("TF_USE_LEGACY_KERAS", "1"), ("PYTHONWARNINGS", "ignore::UserWarning:zoo.tf1_recurrent")),
+    (*_ON_CPU, ("TF_USE_LEGACY_KERAS", "1"), ("PYTHONWARNINGS", "ignore::UserWarning:lockstep.zoo.tf1_recurrent")),
 )
 HUGGINGFACE = Family(
     Framework.HUGGINGFACE,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGE = "zoo."
+PACKAGE = "lockstep.zoo."
 NEUTRAL = frozenset(
     {
         "lockstep.zoo.corpus",

@@ -125,7 +125,8 @@ def train_all(ids: Iterable[str], cache: Path) -> list[Trained]:
     folder was made of the same corpus, tokenizer, code and framework version is not trained again. A model's
     folder appears whole or not at all, so an interrupted call is taken up where it was by the next.
 
-    Raises `UnknownModel`, `lockstep.zoo.corpus.CorpusError`, `lockstep.zoo.pretrained.PretrainedError` or `TrainingFailed`.
+    Raises `UnknownModel`, `lockstep.zoo.corpus.CorpusError`, `lockstep.zoo.pretrained.PretrainedError` or
+    `TrainingFailed`.
     """
     entries = select(ids)
     corpus = fetch(cache / "corpus")

@@ -78,7 +78,8 @@ class _Served:
 async def run_batch(plan: BatchPlan, on_progress: OnProgress = lambda _: None) -> Summary:
     """Carry out a plan; goes on where an earlier run of it ended.
 
-    Raises `BatchError`; `NoServer`; any `CallError` for which no row is to blame; `lockstep.clients.choice.ChoiceUnclear`;
+    Raises `BatchError`; `NoServer`; any `CallError` for which no row is to blame;
+    `lockstep.clients.choice.ChoiceUnclear`;
     `BrokenPipeError` where the reader of the output has gone. However it ends, what was answered until then, in order,
     is committed, and another run goes on from there (with files; a pipe has no second time).
     """

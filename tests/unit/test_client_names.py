@@ -1,15 +1,15 @@
 import subprocess
 import sys
 
-import clients
+from lockstep import clients
 
 PUBLIC = """
-Agreement BackendAnswers BackendLatency CallError Cancelled ClientError ClientNotOpen Comparison Conflict Credentials
-DeadlineExceeded Duration GatewayLoad InvalidInput LatencyReport LengthLatency ListedBackend ListedModel ModelList
-ModelMetadata ModelStatistics NotAuthenticated NotFound NotImplementedThere NotPermitted Overloaded Parity
-PhaseLatency Phases Prediction RefusedModel Result RetryPolicy RowError RowsFailed SentimentClient ServedBackend
-ServedModel ServerFailure ServerMetadata SyncSentimentClient Tensor Unavailable UnloadedModel
-raise_for_errors
+Agreement BackendAnswers BackendLatency CallError Cancelled Client ClientError ClientNotOpen Comparison Conflict
+Credentials DeadlineExceeded Duration GatewayLoad InvalidInput LatencyReport LengthLatency ListedBackend
+ListedModel ModelList ModelMetadata ModelStatistics NotAuthenticated NotFound NotImplementedThere NotPermitted
+Overloaded Parity PhaseLatency Phases Prediction RefusedModel Result RetryPolicy RowError RowsFailed
+SentimentClient ServedBackend ServedModel ServerFailure ServerMetadata SyncClient SyncSentimentClient Tensor
+Unavailable UnloadedModel raise_for_errors
 """
 
 
@@ -20,14 +20,17 @@ def test_the_public_names_are_frozen() -> None:
 
 
 def test_the_client_needs_the_base_install_only() -> None:
-    heavy = "numpy plotly jinja2 hdrh psutil rich torch tensorflow onnxruntime server zoo exporters lockstep"
-    code = f"import sys, clients; print([m for m in {heavy.split()} if m in sys.modules])"
+    heavy = "numpy plotly jinja2 hdrh psutil rich torch tensorflow onnxruntime click"
+    heavy += " lockstep.server lockstep.zoo lockstep.exporters lockstep.cli lockstep.commands"
+    code = (
+        f"import sys; from lockstep import SyncClient, Client; print([m for m in {heavy.split()} if m in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
 
 def test_importing_the_commands_is_cheap() -> None:
-    heavy = "grpc google.protobuf rich asyncio hdrh plotly jinja2 clients numpy server"
+    heavy = "grpc google.protobuf rich asyncio hdrh plotly jinja2 numpy lockstep.clients lockstep.server"
     code = (
         "import sys; import lockstep.commands.classify, lockstep.commands.loadtest;"
         f"print([m for m in {heavy.split()} if m in sys.modules])"

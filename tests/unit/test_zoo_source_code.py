@@ -62,7 +62,7 @@ def dense(size, labels):
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Add two modules to the package."""
-    import zoo
+    from lockstep import zoo
 
     (tmp_path / "small_models.py").write_text(MODEL)
     (tmp_path / "small_layers.py").write_text(LAYERS)
@@ -73,25 +73,29 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lines_that_hold_code_count_wherever_they_are_used_from() -> None:
     model = 1 + 5  # SIZE; the decorator, the signature and the statement of three lines
     layers = 2 + 2 + 5 - 1  # dense; Base; Dense, whose text holds a blank line
-    assert lines_of_code("zoo.small_models:build") == model + layers
-    assert lines_of_code("zoo.small_models:other") == 1 + 2
-    assert lines_of_code("zoo.small_models:build", "zoo.small_models:other") == model + layers + 3
+    assert lines_of_code("lockstep.zoo.small_models:build") == model + layers
+    assert lines_of_code("lockstep.zoo.small_models:other") == 1 + 2
+    assert lines_of_code("lockstep.zoo.small_models:build", "lockstep.zoo.small_models:other") == model + layers + 3
 
 
 @pytest.mark.usefixtures("small")
 def test_model_is_made_of_the_modules_that_it_imports() -> None:
-    assert modules(["zoo.small_models"]) == ("zoo.small_models", "zoo.small_layers", "lockstep.zoo.batches")
-    assert "zoo.small_models" not in sys.modules
+    assert modules(["lockstep.zoo.small_models"]) == (
+        "lockstep.zoo.small_models",
+        "lockstep.zoo.small_layers",
+        "lockstep.zoo.batches",
+    )
+    assert "lockstep.zoo.small_models" not in sys.modules
 
 
 def test_editing_one_family_leaves_the_others_as_they_are() -> None:
     made_of = {entry.id: set(modules([entry.module, entry.family.training])) for entry in ENTRIES.values()}
     families = {name: {module.partition("_")[0] for module in used} for name, used in made_of.items()}
     shared = {"lockstep.zoo.batches"}
-    assert families["torch-lstm"] - shared == {"zoo.torch"}
-    assert families["keras-lstm"] - shared == {"zoo.keras"}
-    assert families["tf2-lstm"] - shared == {"zoo.tf2"}
-    assert families["tf1-gru"] - shared == {"zoo.tf1"}
+    assert families["torch-lstm"] - shared == {"lockstep.zoo.torch"}
+    assert families["keras-lstm"] - shared == {"lockstep.zoo.keras"}
+    assert families["tf2-lstm"] - shared == {"lockstep.zoo.tf2"}
+    assert families["tf1-gru"] - shared == {"lockstep.zoo.tf1"}
     assert not made_of["torch-lstm"] & {"lockstep.zoo.torch_cells", "lockstep.zoo.torch_transformer"}
 
 
