@@ -3,29 +3,53 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 
 import click
 
 from lockstep.commands.ending import orderly
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("lockstep.commands.demo:demo", "The main job: train, export, verify, serve, classify, load-test, report."),
-    "corpus": ("lockstep.commands.zoo:corpus", "Fetch the human-rated texts and split them."),
-    "train": ("lockstep.commands.zoo:train", "Train the models of the zoo."),
-    "export": ("lockstep.commands.export:export", "Export a trained model, verify it, publish it."),
-    "import": ("lockstep.commands.export:import_group", "Verify an artifact that was made elsewhere, publish it."),
-    "serve": ("lockstep.commands.serve:serve", "Serve a model repository over gRPC."),
-    "classify": ("lockstep.commands.classify:classify", "Classify texts with a running server."),
-    "batch": ("lockstep.commands.batch:batch", "Classify the texts of a whole file."),
-    "load": ("lockstep.commands.load:load", "Have a running server serve a model's newest version."),
-    "unload": ("lockstep.commands.load:unload", "Have a running server serve a model no more."),
-    "models": ("lockstep.commands.models:models", "List the models of a running server, and how exact they are."),
-    "latency": ("lockstep.commands.latency:latency", "Show where rows spend their time on a running server."),
-    "loadtest": ("lockstep.commands.loadtest:loadtest", "Load-test the backends of a running server side by side."),
-    "compare": ("lockstep.commands.compare:compare", "Did it get slower? Compare two load tests."),
-    "report": ("lockstep.commands.report:report", "Write a report of what was measured."),
+
+@dataclass(frozen=True, slots=True)
+class Subcommand:
+    """Where a subcommand is, what it does in one line, and which extras of the package it needs."""
+
+    target: str  # `module:object`
+    help: str
+    extras: str = ""  # comma-separated; none: the base install is enough
+
+
+COMMANDS: dict[str, Subcommand] = {
+    "demo": Subcommand(
+        "lockstep.commands.demo:demo", "The main job: train, export, verify, serve, classify, load-test, report.", "all"
+    ),
+    "corpus": Subcommand("lockstep.commands.zoo:corpus", "Fetch the human-rated texts and split them.", "train"),
+    "train": Subcommand("lockstep.commands.zoo:train", "Train the models of the zoo.", "train"),
+    "export": Subcommand(
+        "lockstep.commands.export:export", "Export a trained model, verify it, publish it.", "export,server"
+    ),
+    "import": Subcommand(
+        "lockstep.commands.export:import_group",
+        "Verify an artifact that was made elsewhere, publish it.",
+        "export,server",
+    ),
+    "serve": Subcommand("lockstep.commands.serve:serve", "Serve a model repository over gRPC.", "server"),
+    "classify": Subcommand("lockstep.commands.classify:classify", "Classify texts with a running server."),
+    "batch": Subcommand("lockstep.commands.batch:batch", "Classify the texts of a whole file.", "batch"),
+    "load": Subcommand("lockstep.commands.load:load", "Have a running server serve a model's newest version."),
+    "unload": Subcommand("lockstep.commands.load:unload", "Have a running server serve a model no more."),
+    "models": Subcommand(
+        "lockstep.commands.models:models", "List the models of a running server, and how exact they are."
+    ),
+    "latency": Subcommand("lockstep.commands.latency:latency", "Show where rows spend their time on a running server."),
+    "loadtest": Subcommand(
+        "lockstep.commands.loadtest:loadtest", "Load-test the backends of a running server side by side.", "loadtest"
+    ),
+    "compare": Subcommand(
+        "lockstep.commands.compare:compare", "Did it get slower? Compare two load tests.", "loadtest"
+    ),
+    "report": Subcommand("lockstep.commands.report:report", "Write a report of what was measured.", "all"),
 }
-"""Name -> (`module:object`, the help line shown in the list)."""
 
 
 class LazyGroup(click.Group):
@@ -34,7 +58,13 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run a subcommand, and end in order whatever ends it."""
         with orderly():
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except ModuleNotFoundError as error:
+                missing = _missing_extras(ctx.invoked_subcommand, error)
+                if missing is None:
+                    raise
+                raise click.UsageError(missing) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the names in the order of the job."""
@@ -44,14 +74,23 @@ class LazyGroup(click.Group):
         """Import a subcommand."""
         if name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[name][0].partition(":")
+        module, _, attribute = COMMANDS[name].target.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of subcommands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
+
+
+def _missing_extras(name: str | None, error: ModuleNotFoundError) -> str | None:
+    """Return what to install where a subcommand lacks a module that its extras bring; None where that is not why."""
+    extras = COMMANDS[name].extras if name in COMMANDS else ""
+    module = (error.name or "").partition(".")[0]
+    if not extras or module in ("", "lockstep"):
+        return None
+    return f"lockstep {name} needs {module}, which is not installed: pip install 'lockstep[{extras}]'"
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -123,12 +123,9 @@ def batch(
     """  # noqa: D301  click reads the \b
     if local and server is not None:
         raise click.UsageError("--local and --server exclude each other")
-    try:
-        from lockstep.clients.batch import BatchPlan, ChunkLimits, PlanRefused, format_of
-    except ModuleNotFoundError as error:
-        if error.name != "pyarrow":
-            raise
-        fail("batch inference needs pyarrow: pip install 'lockstep[batch]'", RUN_FAILED)
+    import pyarrow  # noqa: F401  where it is not installed, say so before a server is asked
+
+    from lockstep.clients.batch import BatchPlan, ChunkLimits, PlanRefused, format_of
 
     source, target = (None if str(path) == "-" else path for path in (input, output))
 

@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockstep.commands.ending import fail
-from lockstep.commands.loadtest import EXTRA
-
 if TYPE_CHECKING:
     from lockstep.clients.loadtest.compare import Comparison
 
@@ -56,17 +53,10 @@ def compare(before: Path, after: Path, *, tolerance: float, anyway: bool, strict
     plans or machines; 3 nothing is known to be worse, but the throughput (open loop: the latency) of some backend could
     not be judged, as where there is but one round; with --strict: where any figure is unsure.
     """  # noqa: D301  click reads the \b
-    try:
-        from lockstep.clients.loadtest import DocumentInvalid, read_run
-        from lockstep.clients.loadtest.compare import NotComparable
-        from lockstep.clients.loadtest.compare import compare as held_against
-        from lockstep.clients.loadtest.document import to_document
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRA:
-            raise
-        fail(
-            f"comparing needs {error.name}: pip install 'lockstep[loadtest]'", NOT_COMPARABLE
-        )  # not 1: nothing is worse
+    from lockstep.clients.loadtest import DocumentInvalid, read_run
+    from lockstep.clients.loadtest.compare import NotComparable
+    from lockstep.clients.loadtest.compare import compare as held_against
+    from lockstep.clients.loadtest.document import to_document
 
     try:
         found = held_against(read_run(before), read_run(after), tolerance=tolerance)

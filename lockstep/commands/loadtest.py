@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from lockstep.clients.loadtest import Ceiling, LoadPlan, LoadRun, Progress, Setting, Slo
 
 ROWS_FAILED, RUN_FAILED = 1, 3  # exit codes; 2 is click's own, for usage
-EXTRA = ("hdrh", "jinja2", "plotly", "psutil")
 CORPUS = "corpus"
 CORPUS_FILE = Path(".cache/corpus/test.jsonl")  # where `lockstep corpus` puts it
 MOST_LOADS = 64
@@ -230,12 +229,7 @@ def loadtest(
     usage, no such model or backend, or nowhere to write; 3 the test could not run, or not to its end; 4 no server
     answers, or not any more; 130 interrupted, 143 terminated.
     """  # noqa: D301  click reads the \b
-    try:
-        from lockstep.clients.loadtest import LoadPlan, LoadRun, Setting, Slo, loads_of, page  # noqa: F401  its needs, too
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRA:
-            raise
-        fail(f"the load test needs {error.name}: pip install 'lockstep[loadtest]'", RUN_FAILED)
+    from lockstep.clients.loadtest import LoadPlan, LoadRun, Setting, Slo, loads_of, page  # noqa: F401  what it needs, too
 
     reports: _Reports | None = None
     with stoppable() as stop:

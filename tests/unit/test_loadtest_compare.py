@@ -1,7 +1,5 @@
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -238,16 +236,6 @@ def test_the_exit_code_says_whether_it_got_slower(tmp_path: Path) -> None:
     assert invoke(tmp_path, fast, slow, "--tolerance", "0.6").exit_code == 0
     document = json.loads(invoke(tmp_path, fast, slow, "--json").stdout)
     assert (document["worse"], document["comparable"]) == (1, True)
-
-
-def test_an_installation_without_the_extra_is_not_taken_for_a_slower_run(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text("{}")
-    code = "import sys; sys.modules['psutil'] = None; from lockstep.commands.compare import compare; compare()"
-    found = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a.json"), str(tmp_path / "a.json")], capture_output=True, text=True
-    )
-    assert found.returncode == 2
-    assert "comparing needs psutil: pip install 'lockstep[loadtest]'" in found.stderr
 
 
 def test_what_does_not_compare_exits_with_2_and_says_why(tmp_path: Path) -> None:
