@@ -9,10 +9,8 @@ for the case that this process dies.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import time
 from collections import defaultdict
@@ -21,6 +19,7 @@ from typing import IO
 import numpy as np
 from pydantic import TypeAdapter
 
+from lockstep.child_processes import die_with_parent
 from lockstep.exporters.conversion import (
     CONVERTERS,
     OPENERS,
@@ -43,7 +42,6 @@ from lockstep.exporters.recurrence import UnsupportedRecurrence
 
 Job = ConvertJob | ReferenceJob
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _BATCH_ROWS = 64
 _BATCH_TOKENS = 8192
 _TIMED_RUNS = 7
@@ -52,7 +50,7 @@ _PADDED_ROWS = 16  # of the check whether the source itself minds padding
 
 def main() -> None:
     """Do the job on standard input and report on the descriptor named on the command line."""
-    _die_with_parent(int(sys.argv[2]))
+    die_with_parent(int(sys.argv[2]))
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as channel:
         job: Job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
         try:
@@ -179,15 +177,3 @@ def _first_lines(error: BaseException, lines: int = 4) -> str:
 def _write(channel: IO[str], message: dict[str, object]) -> None:
     channel.write(json.dumps(message) + "\n")
     channel.flush()
-
-
-def _die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when its parent dies, however it dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            raise SystemExit("the parent has gone")
-
-
-if __name__ == "__main__":
-    main()

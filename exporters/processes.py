@@ -10,15 +10,13 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import IO, Any
 
+from lockstep import child_processes
 from lockstep.exporters.conversion import ConversionError, Say, SourceError, Strict
 
 _LOG_TAIL_LINES = 12
-_SOURCE_ROOT = Path(__file__).resolve().parents[1]
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
 async def run(job: Strict, *, threads: int, timeout_s: float, log: Path, say: Say) -> dict[str, Any]:
@@ -32,12 +30,7 @@ async def run(job: Strict, *, threads: int, timeout_s: float, log: Path, say: Sa
     with log.open("wb") as output, os.fdopen(ours, "rb") as channel:
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # the folder that a user stands in must not shadow what we import
-                "-m",
-                "lockstep.exporters.job",
-                str(theirs),
-                str(os.getpid()),
+                *child_processes.command("lockstep.exporters.job:main", str(theirs), str(os.getpid())),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -100,13 +93,12 @@ def _tail(log: Path) -> str:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    path = os.pathsep.join(filter(None, [str(_SOURCE_ROOT), os.environ.get("PYTHONPATH", "")]))
-    return {
-        **os.environ,
-        **dict.fromkeys(_THREAD_VARIABLES, str(threads)),
-        "PYTHONPATH": path,
-        "KERAS_BACKEND": "tensorflow",
-        "CUDA_VISIBLE_DEVICES": "-1",  # an export runs on the CPU, so that its graph names no device
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "PYTHONUNBUFFERED": "1",
-    }
+    return child_processes.environment(
+        {
+            "KERAS_BACKEND": "tensorflow",
+            "CUDA_VISIBLE_DEVICES": "-1",  # an export runs on the CPU, so that its graph names no device
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "PYTHONUNBUFFERED": "1",
+        },
+        threads=threads,
+    )

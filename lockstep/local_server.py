@@ -9,12 +9,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockstep import child_processes
 from lockstep.clients import CallError, SyncSentimentClient
 
 _READY_TIMEOUT_S = 120.0
@@ -43,7 +43,7 @@ def local_server(repository: Path, log: Path, *flags: str) -> Iterator[LocalServ
     of the block the server drains and stops.
     """
     server = LocalServer(f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}")
-    command = [sys.executable, "-m", "lockstep", "serve", "--repository", str(repository)]
+    command = child_processes.command("lockstep.cli:main", "serve", "--repository", str(repository))
     command += ["--grpc", server.grpc, "--http", server.http, *flags]
     with log.open("wb") as stream:
         # A session of its own: Ctrl-C is ours, and we stop the server in order.
@@ -58,7 +58,7 @@ def local_server(repository: Path, log: Path, *flags: str) -> Iterator[LocalServ
             _wait_until_ready(process, server, log)
             yield server
         finally:
-            _stop(process)
+            child_processes.stop(process, _STOP_TIMEOUT_S)
 
 
 def _end_with_parent(libc: ctypes.CDLL, parent: int) -> None:
@@ -79,15 +79,6 @@ def _wait_until_ready(process: subprocess.Popen[bytes], server: LocalServer, log
                     return
             time.sleep(_POLL_S)
     raise ServerFailed(f"the server was not ready after {_READY_TIMEOUT_S:.0f} s: {_last_words(log)}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(_STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _last_words(log: Path) -> str:

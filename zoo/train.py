@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import platform
 import shutil
 import signal
@@ -34,6 +33,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from lockstep import child_processes
 from lockstep.exporters.source import Description
 from lockstep.zoo import pretrained as checkpoints
 from lockstep.zoo import tokenizer as tokenizers
@@ -279,21 +279,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def in_child(entry: Entry, given: Materials, out: Path, log: Path) -> None:
     """Run `main` in a child, which is gone when this returns or raises."""
-    command = [sys.executable, "-m", "lockstep.zoo.train", entry.id, "--corpus", str(given.corpus.folder)]
+    command = child_processes.command("lockstep.zoo.train:main", entry.id, "--corpus", str(given.corpus.folder))
     command += ["--tokenizer", str(given.tokenizer), "--out", str(out), "--log", str(log)]
     if given.pretrained is not None:
         command += ["--pretrained", str(given.pretrained)]
-    child = subprocess.Popen(command, env=os.environ | dict(entry.family.environment))
+    child = subprocess.Popen(command, env=child_processes.environment(dict(entry.family.environment)))
     try:
         status = child.wait()
     except BaseException:
         # A terminal's Ctrl-C reaches the child too; a signal to this process alone does not.
-        child.terminate()
-        try:
-            child.wait(CHILD_GRACE_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        child_processes.stop(child, CHILD_GRACE_S)
         raise
     if status != 0:
         raise TrainingFailed(entry.id, status)

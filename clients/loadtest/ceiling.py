@@ -112,7 +112,7 @@ async def _echo(texts_per_call: int) -> AsyncIterator[str]:
     """Run an echo server in a process of its own; yields its address."""
     children = Children()
     try:
-        process = await children.start("from lockstep.clients.loadtest.echo import main; main()", str(texts_per_call))
+        process = await children.start("lockstep.clients.loadtest.echo:main", str(texts_per_call))
         assert process.stdout is not None
         port = (await process.stdout.readline()).strip()
         if not port:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from typing import IO, Final
+
+from lockstep import child_processes
 
 MOST_LINE_BYTES: Final = 64 * 1024 * 1024
 STOP_S: Final = 10.0
@@ -21,34 +22,20 @@ class Children:
     def __init__(self) -> None:
         self._processes: list[asyncio.subprocess.Process] = []
 
-    async def start(
-        self, statement: str, *arguments: str, words: IO[bytes] | None = None
-    ) -> asyncio.subprocess.Process:
-        """Start a process that executes a statement of Python's; `words` takes its stderr (`None`: it has ours).
+    async def start(self, function: str, *arguments: str, words: IO[bytes] | None = None) -> asyncio.subprocess.Process:
+        """Start a process that runs `module:function` of ours; `words` takes its stderr (`None`: it has ours).
 
         A caller that is cancelled meanwhile is so when it has started: then `end` knows of it.
         """
-        starting = asyncio.ensure_future(self._start(statement, *arguments, words=words))
-        cancelled: asyncio.CancelledError | None = None
-        while not starting.done():
-            try:
-                await asyncio.wait([starting])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        process = starting.result()
-        if cancelled is not None:
-            raise cancelled
-        return process
+        return await child_processes.wait_through_cancellation(self._start(function, *arguments, words=words))
 
-    async def _start(self, statement: str, *arguments: str, words: IO[bytes] | None) -> asyncio.subprocess.Process:
+    async def _start(self, function: str, *arguments: str, words: IO[bytes] | None) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            statement,
-            *arguments,
+            *child_processes.command(function, *arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=words,
+            env=child_processes.environment(),
             limit=MOST_LINE_BYTES,
             start_new_session=True,  # Ctrl-C is ours: we end them in order
         )

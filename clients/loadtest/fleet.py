@@ -67,9 +67,7 @@ class Fleet:
         try:
             for assignment in self._assignments:
                 words = self._words.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  it is closed by `_end`
-                process = await self._children.start(
-                    "from lockstep.clients.loadtest.generator import main; main()", words=words
-                )
+                process = await self._children.start("lockstep.clients.loadtest.generator:main", words=words)
                 generator = _Generator(process, words)
                 generator.tell(assignment.encode())
                 self._generators.append(generator)

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lockstep import child_processes
 from lockstep.exporters.conversion import SourceFiles
 from lockstep.server.core.artifact import Budget
 from lockstep.server.repository.catalog import PublishedModel
@@ -36,10 +34,8 @@ Lengths = NDArray[np.int64]  # int64[batch]
 WARM_RUNS: Final = 2
 LEAST_ROUNDS: Final = 3
 _READ_LIMIT_BYTES: Final = 1 << 24
-_ROOT: Final = Path(__file__).resolve().parents[2]
 _ONE_THREAD: Final = {
-    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
-    **dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1"),
+    "TF_NUM_INTEROP_THREADS": "1",
 }
 QUIET: Final = {
     "KERAS_BACKEND": "tensorflow",
@@ -126,7 +122,7 @@ async def source(files: SourceFiles) -> AsyncIterator[dict[str, Contestant]]:
     with tempfile.TemporaryFile() as words:  # what the framework prints, and an interpreter that dies
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220 - fork and exec, about a millisecond
-                [sys.executable, "-m", "lockstep.framework_report.source_process", str(theirs.fileno())],
+                child_processes.command("lockstep.framework_report.source_process:main", str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.PIPE,
                 stdout=words,
@@ -155,8 +151,7 @@ async def source(files: SourceFiles) -> AsyncIterator[dict[str, Contestant]]:
 
 def one_thread_environment(**more: str) -> dict[str, str]:
     """Return the environment of a process that measures a framework: on one core, quiet, on its own."""
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, **_ONE_THREAD, **QUIET, "PYTHONPATH": path, **more}
+    return child_processes.environment({**_ONE_THREAD, **QUIET, **more}, threads=1)
 
 
 async def contest(

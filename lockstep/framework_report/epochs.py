@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from lockstep import child_processes
 from lockstep.exporters.source import Framework
 from lockstep.framework_report.contest import one_thread_environment
 from lockstep.framework_report.gather import Gathered, ModelRow
@@ -50,7 +50,7 @@ def _measure(row: ModelRow, corpus: Path, tokenizer: Path, flags: list[str], say
     """Return what the process tells."""
     say("training")
     ours, theirs = os.pipe()
-    command = [sys.executable, "-m", "lockstep.framework_report.epoch_process", row.id, "--fd", str(theirs)]
+    command = child_processes.command("lockstep.framework_report.epoch_process:main", row.id, "--fd", str(theirs))
     command += ["--corpus", str(corpus), "--tokenizer", str(tokenizer), *flags]
     with os.fdopen(ours, encoding="utf-8") as channel, tempfile.TemporaryFile() as words:
         try:

@@ -1,4 +1,4 @@
-"""The worker: one process, one artifact, one runtime. `python -m lockstep.server.runtimes.worker FD`.
+"""The worker: one process, one artifact, one runtime. Its arguments: FD PARENT.
 
 Reads frames from the inherited socket FD and answers each in order until the other end closes.
 Imports nothing but its runtime, numpy and the standard library, so that any interpreter that holds
@@ -7,11 +7,9 @@ the runtime can run it. Knows no model, no queue, no request.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import json
-import os
 import signal
 import socket
 import sys
@@ -20,16 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from lockstep.child_processes import die_with_parent
 from lockstep.server.core.artifact import ArtifactSpec, Budget, TensorSpec
 from lockstep.server.runtimes.base import Adapter
 from lockstep.server.runtimes.wire import DONE_TIMES, HEADER, Kind
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 
 def main() -> None:
     """Serve the socket named on the command line until the gateway closes it or dies."""
-    _die_with_parent(parent=int(sys.argv[2]))
+    die_with_parent(int(sys.argv[2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the gateway's to answer: it drains first
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         try:
@@ -105,15 +102,3 @@ def _receive(connection: socket.socket, buffer: bytearray, size: int) -> memoryv
 
 def _send(connection: socket.socket, kind: Kind, fields: tuple[int, int, int], payload: bytes) -> None:
     connection.sendall(HEADER.pack(kind, *fields, len(payload)) + payload)
-
-
-def _die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when the gateway dies, however it dies; elsewhere the closed socket tells."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            raise SystemExit("the gateway has gone")
-
-
-if __name__ == "__main__":
-    main()

@@ -12,24 +12,23 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lockstep import child_processes
+from lockstep.child_processes import wait_through_cancellation
 from lockstep.server.core.artifact import ArtifactSpec, Budget
 from lockstep.server.core.errors import BackendUnavailable
 from lockstep.server.runtimes.base import Ids, Lengths, Outputs
 from lockstep.server.runtimes.wire import DONE_TIMES, HEADER, Kind
 
-_SOURCE_ROOT = Path(__file__).resolve().parents[2]
 _STDERR_TAIL_BYTES = 4096
 _STOP_TIMEOUT_S = 5.0
 Bytes = bytes | memoryview
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class BatchFailed(Exception):
@@ -92,12 +91,17 @@ class WorkerProcess:
         try:
             with theirs:
                 process = subprocess.Popen(  # noqa: ASYNC220 - fork and exec, about a millisecond
-                    [launch.python, "-m", "lockstep.server.runtimes.worker", str(theirs.fileno()), str(os.getpid())],
+                    child_processes.command(
+                        "lockstep.server.runtimes.worker:main",
+                        str(theirs.fileno()),
+                        str(os.getpid()),
+                        python=launch.python,
+                    ),
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
-                    env=_environment(launch.budget),
+                    env=child_processes.environment(threads=launch.budget.threads, python=launch.python),
                     start_new_session=True,  # Ctrl-C in a terminal is the gateway's to answer
                 )
         except OSError as error:
@@ -105,7 +109,7 @@ class WorkerProcess:
             raise BackendUnavailable(f"cannot run {launch.python}: {error.strerror}") from error
         worker = cls(launch, process)
         try:
-            await _to_the_end(worker._connect(ours))
+            await wait_through_cancellation(worker._connect(ours))
             await worker._load()
         except BaseException:
             await worker.kill()
@@ -148,7 +152,7 @@ class WorkerProcess:
         if not self.exited.is_set():
             self._process.kill()
             self._channel.close()
-        await _to_the_end(self.exited.wait())
+        await wait_through_cancellation(self.exited.wait())
 
     async def _connect(self, ours: socket.socket) -> None:
         """Listen to the process; where that cannot be, end it and raise `BackendUnavailable`."""
@@ -260,25 +264,5 @@ class _Tail(asyncio.Protocol):
         self.closed.set()
 
 
-async def _to_the_end(work: Coroutine[Any, Any, object]) -> None:
-    """Wait for work that nobody else would finish; a caller that is cancelled meanwhile is so when it has ended."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled
-
-
 def _bytes(array: NDArray[np.int64]) -> memoryview:
     return np.ascontiguousarray(array, dtype=np.int64).data.cast("B")
-
-
-def _environment(budget: Budget) -> dict[str, str]:
-    """Put our source on the worker's path, and its numeric libraries within its thread budget."""
-    path = os.pathsep.join(filter(None, [str(_SOURCE_ROOT), os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": path, **dict.fromkeys(_THREAD_VARIABLES, str(budget.threads))}
