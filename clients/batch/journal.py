@@ -13,10 +13,31 @@ from lockstep.clients.batch.errors import ResumeRefused
 from lockstep.clients.batch.rows import Position
 from lockstep.clients.batch.streams import Fingerprint
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 Work = Mapping[str, Any]
 """What the answers depend on, by the name of its option: JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """Which file it is, whatever its name: a rename keeps both."""
+
+    inode: int
+    size_bytes: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileIdentity:
+        """Return a file's; raises `OSError`."""
+        found = path.stat()
+        return cls(found.st_ino, found.st_size)
+
+    def is_at(self, path: Path) -> bool:
+        """Say whether this is the file of that name."""
+        try:
+            return FileIdentity.of(path) == self
+        except FileNotFoundError:
+            return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +49,13 @@ class Journal:
     position: Position  # in the input, of the next row
     output_bytes: int  # of the partial output, for the rows before it
     failed_rows: int
-    complete: bool = False  # every row is there; only the final name is missing
+    finished: FileIdentity | None = None  # every row is there: this file is the output, or about to get its name
 
     def save(self, path: Path) -> None:
         """Write it in place of the one before: after a kill, one of the two is there. Raises `OSError`."""
         written = path.with_name(path.name + ".new")
-        with written.open("w", encoding="utf-8") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(written, flags, 0o666), "w", encoding="utf-8") as file:
             json.dump({"format": FORMAT} | asdict(self), file, indent=1, ensure_ascii=False)
             file.flush()
             os.fsync(file.fileno())
@@ -47,7 +69,13 @@ class Journal:
             found = json.loads(path.read_text(encoding="utf-8"))
             if found.pop("format") != FORMAT:
                 raise ValueError("of another version")
-            return cls(input=Fingerprint(**found.pop("input")), position=Position(**found.pop("position")), **found)
+            finished = found.pop("finished")
+            return cls(
+                input=Fingerprint(**found.pop("input")),
+                position=Position(**found.pop("position")),
+                finished=None if finished is None else FileIdentity(**finished),
+                **found,
+            )
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -6,19 +6,27 @@ While a run lasts there are, beside OUTPUT:
     OUTPUT.progress    the journal: how much of it is known to be on disk, and where the input goes on
 
 A commit brings the answers to disk first, then the journal. So whatever a kill leaves behind the journal's mark is cut
-off by the next run, and what lies before it is whole. OUTPUT itself appears by one rename.
+off by the next run, and what lies before it is whole. The journal is there before the partial file is: a partial file
+without one is somebody else's, and is not touched.
+
+OUTPUT itself appears by one rename. Before it, the journal notes which file (its inode and size) will get the name, so
+a run that is killed between the rename and the removal of its journal is known to be finished. An output that is a
+symbolic link stays one: the file that it names is replaced. The mode of a file that is replaced is kept.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from lockstep.clients.batch.errors import PlanRefused
-from lockstep.clients.batch.journal import Journal, sync_folder
+from lockstep.clients.batch.journal import FileIdentity, Journal, sync_folder
 from lockstep.clients.batch.rows import Position
 from lockstep.clients.batch.streams import InterruptibleOutput, told
 
@@ -60,7 +68,7 @@ class OutputFile:
         `begun` is an earlier run's journal; `journal` the one to begin with, `None` where there is no going on.
         `assembly` is how the partial file becomes the final one, where a rename does not do.
         """
-        self.path = path
+        self.path = path = Path(os.path.realpath(path))  # a link stays: what it names is replaced
         self.partial = beside(path, ".partial")
         self._journal_path = beside(path, ".progress")
         self._assembling = beside(path, ".assembling")
@@ -69,12 +77,16 @@ class OutputFile:
         self._end = begun.position if begun else Position()
         self._failed_rows = begun.failed_rows if begun else 0
         self._written = begun.output_bytes if begun else 0
+        self._finishing = False
+        ours = begun is not None or self._journal_path.exists()
         with told(self.partial):
-            self._file: BinaryIO = open(self.partial, "ab", buffering=0)  # noqa: SIM115  closed by `close`
+            if not ours and journal is not None:
+                journal.save(self._journal_path)
+            self._file: BinaryIO = self._opened(ours)
             try:
                 self._claim()
-                if begun is None:
-                    self._journal_path.unlink(missing_ok=True)
+                if ours and begun is None:
+                    self._begin_anew(journal)
                 if os.fstat(self._file.fileno()).st_size < self._written:
                     raise PlanRefused(f"{self.partial} is shorter than its journal says: --restart begins anew")
                 self._file.truncate(self._written)
@@ -95,28 +107,30 @@ class OutputFile:
 
     def commit(self) -> None:
         """Bring the answers to disk, then the journal."""
-        if self._journal is None:
+        if self._journal is None or self._finishing:
             return
         with told(self.partial):
             if os.fstat(self._file.fileno()).st_size > self._written:  # a write that failed half-way
                 self._file.truncate(self._written)
             os.fsync(self._file.fileno())
-        self._save(complete=False)
+        self._save()
 
     def finish(self) -> None:
         """Give the output its name."""
+        self.commit()
         with told(self.path):
             os.fsync(self._file.fileno())
-            if self._journal is not None:
-                self._save(complete=True)
             whole = self.partial
             if self._assembly is not None:
                 self._assembly(self.partial, self._assembling)
                 whole = self._assembling
+            _take_mode(self.path, whole)
+            self._finishing = True  # from here on, the journal names the finished file, and stays as it is
+            if self._journal is not None:
+                self._save(FileIdentity.of(whole))
             whole.replace(self.path)
             sync_folder(self.path.parent)
-            self.partial.unlink(missing_ok=True)
-            self._journal_path.unlink(missing_ok=True)
+            remove_companions(self.path)
 
     def close(self) -> None:
         """Close the file; a run without a journal leaves nothing behind."""
@@ -125,17 +139,38 @@ class OutputFile:
             self.partial.unlink(missing_ok=True)
             self._assembling.unlink(missing_ok=True)
 
-    def _save(self, *, complete: bool) -> None:
+    def _save(self, finished: FileIdentity | None = None) -> None:
         assert self._journal is not None
         self._journal = replace(
             self._journal,
             position=self._end,
             output_bytes=self._written,
             failed_rows=self._failed_rows,
-            complete=complete,
+            finished=finished,
         )
         with told(self._journal_path):
             self._journal.save(self._journal_path)
+
+    def _opened(self, ours: bool) -> BinaryIO:
+        """Open the partial file, which a link cannot redirect; raises `PlanRefused` where it is somebody else's."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if ours else os.O_EXCL)
+        try:
+            return open(os.open(self.partial, flags, 0o666), "ab", buffering=0)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ELOOP):
+                raise
+            raise PlanRefused(
+                f"{self.partial} is there already, and no journal says that it is an earlier run's: "
+                "remove it, or name another output"
+            ) from error
+
+    def _begin_anew(self, journal: Journal | None) -> None:
+        """Forget an earlier run; the caller has the claim."""
+        self._file.truncate(0)
+        if journal is not None:
+            journal.save(self._journal_path)
+        else:
+            self._journal_path.unlink(missing_ok=True)
 
     def _claim(self) -> None:
         """Keep other runs away; the claim ends with the process, however it ends."""
@@ -212,7 +247,7 @@ class ParquetAssembly:
 
         from lockstep.clients.batch.parquet import RowGroups, streamed
 
-        with final.open("wb") as sink:
+        with final.open("xb") as sink:
             groups = RowGroups(sink, self._schema)
             with pa.OSFile(str(partial)) as source:
                 for batch in streamed(source, partial.stat().st_size):
@@ -223,8 +258,26 @@ class ParquetAssembly:
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Return the path of a companion of the output."""
-    return path.with_name(path.name + suffix)
+    """Return the path of a companion of the output: beside the file that a link names."""
+    real = Path(os.path.realpath(path))
+    return real.with_name(real.name + suffix)
+
+
+def remove_companions(path: Path) -> None:
+    """Remove what a finished run has beside its output; the journal last. Raises `OSError`."""
+    for suffix in (".partial", ".assembling", ".progress"):
+        beside(path, suffix).unlink(missing_ok=True)
+
+
+def _take_mode(replaced: Path, by: Path) -> None:
+    """Give a file the mode of the one that it is to replace, and its owner where we may. Raises `OSError`."""
+    try:
+        found = replaced.stat()
+    except FileNotFoundError:
+        return
+    with contextlib.suppress(PermissionError):  # only root may give a file away
+        os.chown(by, found.st_uid, found.st_gid)
+    by.chmod(stat.S_IMODE(found.st_mode))
 
 
 class _Counted:

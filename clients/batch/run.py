@@ -19,10 +19,18 @@ from lockstep.clients.batch.errors import ColumnMissing, InputUnreadable, PlanRe
 from lockstep.clients.batch.flow import Window, flow
 from lockstep.clients.batch.journal import Journal, Work
 from lockstep.clients.batch.json_lines import JsonLinesEncoder, JsonLinesReader, survey
-from lockstep.clients.batch.output import Output, OutputFile, OutputPipe, ParquetAssembly, ParquetPipe, beside
+from lockstep.clients.batch.output import (
+    Output,
+    OutputFile,
+    OutputPipe,
+    ParquetAssembly,
+    ParquetPipe,
+    beside,
+    remove_companions,
+)
 from lockstep.clients.batch.plan import BatchPlan
 from lockstep.clients.batch.rows import Chunk, Position, Reader, Rows
-from lockstep.clients.batch.streams import Fingerprint, InterruptibleOutput, Source, is_pipe
+from lockstep.clients.batch.streams import Fingerprint, InterruptibleOutput, Source, is_block_device, is_pipe, told
 from lockstep.clients.choice import choose_backends, choose_model
 from lockstep.clients.client import SentimentClient
 from lockstep.clients.errors import DeadlineExceeded, RowError, Unavailable
@@ -203,7 +211,7 @@ class _Run:
         sink: InterruptibleOutput | None,
         on_progress: OnProgress,
     ) -> _Run | None:
-        """Open input and output; `None` where the output was whole already, but for its name."""
+        """Open input and output; `None` if an earlier run finished the output and was killed before it tidied up."""
         columns = AnswerColumns(served.labels, plan.prefix)
         pipes = is_pipe(plan.input), is_pipe(plan.output)
         fresh, begun = None, None
@@ -215,11 +223,16 @@ class _Run:
             begun = None if plan.restart else Journal.load(beside(plan.output, ".progress"))
             if begun is not None:
                 begun.check(fresh.input, fresh.work)
-                if begun.complete and not beside(plan.output, ".partial").exists():
-                    return None
-        renamed = begun is not None and begun.complete  # perhaps: it is then made once more
+                if begun.finished is not None:
+                    if begun.finished.is_at(plan.output):
+                        return None
+                    if not beside(plan.output, ".partial").exists():
+                        raise PlanRefused(
+                            f"the run that {beside(plan.output, '.progress')} tells of was finished, and its output "
+                            "is gone or is another file now: --restart begins anew"
+                        )
         taken = plan.output is not None and not is_pipe(plan.output) and plan.output.exists()
-        if taken and not (plan.overwrite or renamed):
+        if taken and not plan.overwrite:
             raise PlanRefused(f"{plan.output} is there already: --overwrite replaces it")
         reader = _reader(plan, source, columns, begun.position if begun else Position(), on_progress)
         try:
@@ -233,7 +246,7 @@ class _Run:
             reader.close()
             raise
         run = cls(plan, reader, encoder.encode, output, begun, on_progress)
-        if begun is None:
+        if begun is None or not begun.output_bytes:
             output.append(encoder.header, Position(), 0)
         run.report("classify")
         return run
@@ -283,6 +296,8 @@ def _check_paths(plan: BatchPlan) -> None:
     if plan.output is not None:
         if plan.output.is_dir():
             raise PlanRefused(f"{plan.output} is a folder: name a file")
+        if is_block_device(plan.output):
+            raise PlanRefused(f"{plan.output} is a disk: name a file")
         if not plan.output.parent.is_dir():
             raise PlanRefused(f"there is no folder {plan.output.parent}")
         if plan.input is not None and plan.output.exists() and plan.output.samefile(plan.input):
@@ -411,12 +426,12 @@ def _output(
 
 
 def _already_complete(plan: BatchPlan, began_s: float) -> Summary:
-    """Finish the finishing: the output has its name, its journal is still there."""
+    """Tidy up after a finished run: the output has its name, its journal is still there."""
     assert plan.output is not None
-    path = beside(plan.output, ".progress")
-    begun = Journal.load(path)
+    begun = Journal.load(beside(plan.output, ".progress"))
     assert begun is not None
-    path.unlink()
+    with told(plan.output):
+        remove_companions(plan.output)
     return Summary(begun.position.row, begun.position.row, begun.failed_rows, time.monotonic() - began_s)
 
 

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import select
 import stat
 import zlib
@@ -27,6 +28,8 @@ MAX_ROW_BYTES: Final = 64 * 1024 * 1024
 _END_BYTES: Final = 64 * 1024
 _BUFFER_BYTES: Final = 1024 * 1024
 _READER_EVERY_S: Final = 0.05
+_DESCRIPTOR: Final = re.compile(r"/dev/(?P<name>stdin|stdout|stderr)|/(?:dev|proc/self)/fd/(?P<number>\d+)")
+_STANDARD: Final = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,34 @@ class Fingerprint:
 
 
 def is_pipe(path: Path | None) -> bool:
-    """Whether bytes can pass there only once: standard input or output, a FIFO, a device."""
-    if path is None:
+    """Whether bytes can pass there only once: standard input or output, an open descriptor, a FIFO, a device."""
+    if path is None or _open_descriptor(path) is not None:
         return True
     try:
         return not stat.S_ISREG(path.stat().st_mode) and not path.is_dir()
     except FileNotFoundError:
         return False
+
+
+def is_block_device(path: Path) -> bool:
+    """Whether it is a disk, which a file must not be written over."""
+    try:
+        return stat.S_ISBLK(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _open_descriptor(path: Path | None, standard: int | None = None) -> int | None:
+    """Return which descriptor of this process a name is: `standard` for none, 1 for /dev/stdout, 5 for /dev/fd/5.
+
+    Such a name must never be replaced by a file, nor opened anew: what was redirected there goes on where it is.
+    """
+    if path is None:
+        return standard
+    found = _DESCRIPTOR.fullmatch(str(path))
+    if found is None:
+        return None
+    return _STANDARD[found["name"]] if found["name"] else int(found["number"])
 
 
 @contextlib.contextmanager
@@ -75,7 +99,11 @@ class InterruptibleInput(io.RawIOBase):
     def __init__(self, path: Path | None) -> None:
         """Open a pipe, or standard input for `None`; raises `OSError`."""
         # Opened like this, a FIFO does not wait for its writer: `select` does, until there was one.
-        self._descriptor = os.dup(0) if path is None else os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        number = _open_descriptor(path, standard=0)
+        if number is not None:
+            self._descriptor = os.dup(number)
+        elif path is not None:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         self._wakeup, self._waker = os.pipe()
 
     def readable(self) -> bool:
@@ -123,9 +151,11 @@ class InterruptibleOutput:
     def open(self) -> None:
         """Open it; waits for a FIFO's reader."""
         with told(self._path or "standard output"):
-            if self._path is None:
-                self._descriptor = os.dup(1)
+            number = _open_descriptor(self._path, standard=1)
+            if number is not None:
+                self._descriptor = os.dup(number)
                 return
+            assert self._path is not None
             while self._descriptor < 0:
                 try:
                     self._descriptor = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import itertools
 import json
 import os
 import random
@@ -13,13 +14,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
-from lockstep.clients.batch import BatchPlan, Progress, run_batch
+from lockstep.clients.batch import BatchPlan, PlanRefused, Progress, run_batch
 from lockstep.clients.batch.journal import Journal
+from lockstep.clients.batch.output import OutputFile
+from lockstep.clients.batch.plan import Format
+from lockstep.clients.batch.run import _Run
 from tests.batch_files import FORMATS, read, rows_of, write
 from tests.serving import eventually
 from tests.wire_double import Fail, ServerDouble, double_in_a_thread
@@ -70,7 +76,7 @@ def kill_and_resume(folder: Path, kind: str, rows: int, kills: int, address: str
     process = subprocess.Popen(command(source, target, address))
     assembling = target.with_name(target.name + ".assembling")
     killed_when(process, assembling.exists if kind == "parquet" else lambda: rows_kept(target) == rows)
-    if not target.exists():
+    if companions(target):  # it was killed before its end, which may be after the file got its name
         assert subprocess.run(command(source, target, address), check=False).returncode == status
     assert target.read_bytes() == whole.read_bytes()
     assert companions(target) == []
@@ -81,6 +87,78 @@ def kill_and_resume(folder: Path, kind: str, rows: int, kills: int, address: str
 def test_a_run_that_is_killed_and_resumed_writes_the_same_bytes(kind: str, tmp_path: Path) -> None:
     with double_in_a_thread() as server:
         kill_and_resume(tmp_path, kind, rows=3_000, kills=3, address=server.address)
+
+
+class Killed(BaseException):
+    """The process ends here: nothing of ours goes on after it."""
+
+
+def die_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Have a run die before the n-th time that its finish renames or removes a file."""
+    finish, steps = OutputFile.finish, itertools.count(1)
+    finishing = False
+
+    def counted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(*arguments: Any, **named: Any) -> Any:
+            if finishing and next(steps) == step:
+                raise Killed
+            return work(*arguments, **named)
+
+        return instead
+
+    def finish_counted(output: OutputFile) -> None:
+        nonlocal finishing
+        finishing = True
+        finish(output)
+
+    patch.setattr(OutputFile, "finish", finish_counted)
+    patch.setattr(Path, "replace", counted(Path.replace))
+    patch.setattr(Path, "unlink", counted(Path.unlink))
+    patch.setattr(_Run, "stop", lambda run: run.output._file.close())  # a kill commits nothing
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+async def test_a_run_that_is_killed_while_it_finishes_is_finished_by_the_same_command(
+    kind: Format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / f"in.{kind}", rows_of(50))
+    died = 0
+    async with ServerDouble() as server:
+        whole = BatchPlan(source, tmp_path / f"whole.{kind}", server.address, kind, kind)
+        expected = await run_batch(whole)
+        for step in itertools.count(1):
+            target = tmp_path / f"out{step}.{kind}"
+            plan = replace(whole, output=target)
+            with monkeypatch.context() as patch:
+                die_at(step, patch)
+                try:
+                    await run_batch(plan)
+                    break  # it has fewer steps than that
+                except Killed:
+                    died += 1
+            assert companions(target)
+            summary = await run_batch(plan)
+            assert (summary.rows, summary.failed_rows) == (expected.rows, expected.failed_rows)
+            assert target.read_bytes() == (tmp_path / f"whole.{kind}").read_bytes()
+            assert companions(target) == []
+    assert died >= 5  # two writes of the journal, the rename, and what is removed
+
+
+async def test_a_finished_output_that_is_gone_is_not_taken_for_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = write(tmp_path / "in.csv", rows_of(5)), tmp_path / "out.csv"
+    async with ServerDouble() as server:
+        plan = BatchPlan(source, target, server.address, "csv", "csv")
+        with monkeypatch.context() as patch:
+            die_at(4, patch)  # the output has its name
+            with pytest.raises(Killed):
+                await run_batch(plan)
+        target.unlink()
+        with pytest.raises(PlanRefused, match="its output is gone or is another file now: --restart begins anew"):
+            await run_batch(plan)
+        assert (await run_batch(replace(plan, restart=True))).rows == 5
+    assert companions(target) == []
 
 
 @pytest.mark.long

@@ -10,11 +10,11 @@ import pytest
 from lockstep.clients.batch.csv_text import CsvRows
 from lockstep.clients.batch.errors import InputUnreadable, OutputFailed, PlanRefused, ResumeRefused
 from lockstep.clients.batch.flow import Window, flow
-from lockstep.clients.batch.journal import Journal
+from lockstep.clients.batch.journal import FileIdentity, Journal
 from lockstep.clients.batch.output import OutputFile
 from lockstep.clients.batch.plan import format_of
 from lockstep.clients.batch.rows import Chunk, Position
-from lockstep.clients.batch.streams import Fingerprint
+from lockstep.clients.batch.streams import Fingerprint, is_pipe
 from lockstep.clients.errors import RowError
 from lockstep.clients.results import Result
 
@@ -117,7 +117,9 @@ async def test_what_comes_before_a_call_that_failed_is_written() -> None:
 def test_a_journal_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "out.progress"
     assert Journal.load(path) is None
-    journal = replace(JOURNAL, position=Position(7, 9, 1234), output_bytes=99, failed_rows=2, complete=True)
+    journal = replace(
+        JOURNAL, position=Position(7, 9, 1234), output_bytes=99, failed_rows=2, finished=FileIdentity(7, 99)
+    )
     journal.save(path)
     assert Journal.load(path) == journal
     assert [one.name for one in tmp_path.iterdir()] == ["out.progress"]
@@ -154,6 +156,58 @@ def test_what_lies_beyond_the_journal_is_cut_off(tmp_path: Path) -> None:
     second.close()
     assert path.read_bytes() == b"one\n2\n"
     assert [one.name for one in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_partial_file_without_a_journal_is_somebody_elses(tmp_path: Path) -> None:
+    path, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
+    partial.write_text("mine")
+    with pytest.raises(PlanRefused, match=r"out\.jsonl\.partial is there already, and no journal"):
+        OutputFile(path, None, None, None)
+    assert partial.read_text() == "mine"
+    partial.unlink()
+    other = tmp_path / "other"
+    other.write_text("theirs")
+    partial.symlink_to(other)
+    for journal in (None, JOURNAL):
+        with pytest.raises(PlanRefused, match="remove it, or name another output"):
+            OutputFile(path, journal, None, None)
+    assert other.read_text() == "theirs"
+
+
+def test_a_run_that_begins_anew_replaces_what_its_journal_tells_of(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    first = OutputFile(path, JOURNAL, None, None)
+    first.append(b"one\n", Position(1), 0)
+    first.commit()
+    first.close()
+    second = OutputFile(path, JOURNAL, None, None)
+    second.append(b"1\n", Position(1), 0)
+    second.finish()
+    second.close()
+    assert path.read_bytes() == b"1\n"
+    assert [one.name for one in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_linked_output_stays_a_link_and_its_file_keeps_its_mode(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    real, link = elsewhere / "real.jsonl", tmp_path / "out.jsonl"
+    real.write_text("old")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    output = OutputFile(link, JOURNAL, None, None)
+    output.append(b"new\n", Position(1), 0)
+    output.finish()
+    output.close()
+    assert link.readlink() == real
+    assert real.read_text() == "new\n"
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert [one.name for one in elsewhere.iterdir()] == ["real.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/stdin", "/dev/fd/7", "/proc/self/fd/1"])
+def test_names_of_open_descriptors_are_streams_whatever_they_lead_to(name: str) -> None:
+    assert is_pipe(Path(name))
 
 
 def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
