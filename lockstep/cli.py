@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import dataclass
 
 import click
 
+from lockstep import standard_streams
 from lockstep.commands.ending import orderly
 
 
@@ -97,3 +99,13 @@ def _missing_extras(name: str | None, error: ModuleNotFoundError) -> str | None:
 @click.version_option(package_name="lockstep")
 def main() -> None:
     """Lockstep: the same answer from every backend, however it was batched, at a latency you can see."""
+
+
+def run() -> None:
+    """Run the command of this process."""
+    standard_streams.prepare()
+    try:
+        with orderly():  # of what click writes itself, too: --help and --version
+            main()
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)

@@ -43,7 +43,7 @@ def local_server(repository: Path, log: Path, *flags: str) -> Iterator[LocalServ
     of the block the server drains and stops.
     """
     server = LocalServer(f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}")
-    command = child_processes.command("lockstep.cli:main", "serve", "--repository", str(repository))
+    command = child_processes.command("lockstep.cli:run", "serve", "--repository", str(repository))
     command += ["--grpc", server.grpc, "--http", server.http, *flags]
     with log.open("wb") as stream:
         # A session of its own: Ctrl-C is ours, and we stop the server in order.

@@ -225,7 +225,6 @@ def _server(address: str | None, local: bool, repository: Path, quiet: bool) -> 
 def _run(plan: BatchPlan, stop: _Stop, *, quiet: bool) -> Summary:
     import asyncio
 
-    from lockstep.batch_progress import shown
     from lockstep.clients import CallError
     from lockstep.clients.batch import (
         BatchError,
@@ -236,6 +235,7 @@ def _run(plan: BatchPlan, stop: _Stop, *, quiet: bool) -> Summary:
         run_batch,
     )
     from lockstep.clients.choice import ChoiceUnclear
+    from lockstep.commands.batch_progress import shown
 
     async def carry_out() -> Summary:
         running = asyncio.current_task()

@@ -13,6 +13,7 @@ import click
 from lockstep.commands.asking import asking
 from lockstep.commands.credentials import credential_options
 from lockstep.commands.seconds import Seconds
+from lockstep.standard_streams import writes_unicode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,7 +99,8 @@ def classify(
                 _Answers(backend or "", client.classify(asked, model=chosen.name, backend=backend, truncate=truncate))
             ]
     if as_json:
-        click.echo(json.dumps(_documents(asked, chosen.name, answers), indent=2, ensure_ascii=False))
+        documents = _documents(asked, chosen.name, answers)
+        click.echo(json.dumps(documents, indent=2, ensure_ascii=not writes_unicode(sys.stdout)))
     else:
         _print(asked, chosen.name, answers, [] if comparison is None else _verdicts(comparison))
     from lockstep.clients import RowError
@@ -120,9 +122,9 @@ def _compare(
 @contextlib.contextmanager
 def _shown(note: str) -> Iterator[None]:
     """Show a note on standard error while the block runs: moving in a terminal, a line elsewhere."""
-    from rich.console import Console
+    from lockstep.commands import consoles
 
-    console = Console(stderr=True)
+    console = consoles.messages()
     if console.is_terminal:
         with console.status(note):
             yield
@@ -134,8 +136,16 @@ def _shown(note: str) -> Iterator[None]:
 def _texts(arguments: tuple[str, ...]) -> list[str]:
     if arguments != ("-",):
         return list(arguments)
-    lines = [line.rstrip("\r\n") for line in sys.stdin]
-    texts = [line for line in lines if line.strip()]
+    texts = []
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise click.UsageError(
+                f"line {number} of standard input is not UTF-8: byte {error.start + 1} is 0x{line[error.start]:02x}"
+            ) from error
+        if text.strip():
+            texts.append(text)
     if not texts:
         raise click.UsageError("standard input holds no text")
     return texts
@@ -176,14 +186,14 @@ def _print(texts: list[str], model: str, answers: list[_Answers], verdicts: list
     from dataclasses import fields
 
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from lockstep.clients import Phases, RowError
+    from lockstep.commands import consoles
 
     # A pipe has no width of its own: the tables keep their columns there.
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = consoles.answers(120)
     style: dict[str, Any] = {
         "title_justify": "left",
         "box": box.SIMPLE_HEAD,

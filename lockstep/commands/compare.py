@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,10 +78,11 @@ def compare(before: Path, after: Path, *, tolerance: float, anyway: bool, strict
 
 def _print(found: Comparison, *, comparable: bool) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    from lockstep.commands import consoles
+
+    console = consoles.answers(140)
     if not comparable:
         console.print("These do not compare (--anyway compares them all the same):", style="bold", highlight=False)
         for difference in found.differences:

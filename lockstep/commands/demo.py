@@ -41,10 +41,9 @@ def demo(cache: Path, repository: Path, out: Path, seconds: float) -> None:
 
     The first run takes minutes, most of them training. What was done is kept: a second run starts at once.
     """
-    from rich.console import Console
-
     from lockstep.clients import ClientError
     from lockstep.clients.loadtest.session import LoadTestError
+    from lockstep.commands import consoles
     from lockstep.demo import DemoFailed, DemoPlan, run
     from lockstep.exporters.conversion import ExportError
     from lockstep.local_server import ServerFailed
@@ -52,6 +51,6 @@ def demo(cache: Path, repository: Path, out: Path, seconds: float) -> None:
     from lockstep.zoo.train import TrainingFailed
 
     try:
-        run(DemoPlan(cache, repository, out, seconds), Console())
+        run(DemoPlan(cache, repository, out, seconds), consoles.answers())
     except* (ClientError, LoadTestError, ExportError, DemoFailed, ServerFailed, CorpusError, TrainingFailed) as errors:
         raise click.ClickException("; ".join(str(error) for error in errors.exceptions)) from errors

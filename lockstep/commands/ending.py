@@ -19,7 +19,14 @@ import click
 CALL_FAILED, NO_SERVER = 3, 4
 CANNOT_WRITE: Final = 3
 SIGNALLED: Final = 128
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNWRITABLE: Final = {
+    errno.ENOSPC: "no space is left",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "it is as large as a file may be",
+    errno.EIO: "input/output error",
+    errno.EBADF: "it is closed",
+}
+"""What cannot be written to any more, and why: not a fault of ours."""
 CONNECT_S = 3.0
 """How long a server may take to say that it is there."""
 
@@ -43,17 +50,26 @@ def orderly() -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("Interrupted.", err=True)
         raise click.exceptions.Exit(SIGNALLED + signal.SIGINT) from None
-    except BrokenPipeError:
-        _let_go_of_output()
-        raise click.exceptions.Exit(SIGNALLED + signal.SIGPIPE) from None
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if not is_unwritable(error):
             raise
-        _let_go_of_output()
-        fail(f"cannot write {error.filename or 'the output'}: {error.strerror}", CANNOT_WRITE)
+        let_go_of_output()
+        unwritable(error)
 
 
-def _let_go_of_output() -> None:
+def is_unwritable(error: OSError) -> bool:
+    """Say whether an error is of an output that takes nothing more, through no fault of ours."""
+    return isinstance(error, BrokenPipeError) or error.errno in _UNWRITABLE
+
+
+def unwritable(error: OSError) -> NoReturn:
+    """Say why the output could not be written, if its reader has not simply gone; end the command."""
+    if isinstance(error, BrokenPipeError):
+        raise click.exceptions.Exit(SIGNALLED + signal.SIGPIPE) from None
+    fail(f"cannot write {error.filename or 'standard output'}: {_UNWRITABLE[error.errno or 0]}", CANNOT_WRITE)
+
+
+def let_go_of_output() -> None:
     """Have what Python still holds of our output go nowhere: it would fail once more when the process ends."""
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from lockstep.standard_streams import writes_unicode
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -387,7 +389,7 @@ def _finish(orders: Sequence[Order], results: Sequence[ExportReport | BaseExcept
             "models": [dataclasses.asdict(report) for report in reports],
             "errors": [{"model": name, "error": message} for name, message in errors],
         }
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=2, ensure_ascii=not writes_unicode(sys.stdout)))
     elif reports:
         _print(reports)
     for name, message in errors:
@@ -398,11 +400,12 @@ def _finish(orders: Sequence[Order], results: Sequence[ExportReport | BaseExcept
 @contextmanager
 def shown_progress() -> Iterator[OnProgress]:
     """Show progress on standard error: live on a terminal, else a line for each step."""
-    from rich.console import Console
     from rich.progress import Progress as Live
     from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    from lockstep.commands import consoles
+
+    console = consoles.messages()
     if not console.is_terminal:
 
         def tell(progress: Progress) -> None:
@@ -428,8 +431,9 @@ def _subject(progress: Progress) -> str:
 
 
 def _print(reports: Sequence[ExportReport]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from lockstep.commands import consoles
 
     # Narrow enough for a terminal of 80 columns.
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
@@ -441,7 +445,7 @@ def _print(reports: Sequence[ExportReport]) -> None:
         for artifact in report.artifacts:
             table.add_row(report.model, *_cells(artifact))
     # A pipe or a log has no width of its own.
-    console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
+    console = consoles.answers(_LOG_WIDTH)
     console.print(table)
     for report in reports:
         for artifact in report.artifacts:

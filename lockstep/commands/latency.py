@@ -103,10 +103,10 @@ def show(report: LatencyReport, *, by_length: bool, as_json: bool, compact: bool
                 del backend["lengths"]
         click.echo(json.dumps(document, indent=None if compact else 2))
         return
-    from rich.console import Console
+    from lockstep.commands import consoles
 
     # A pipe has no width of its own: the tables keep their columns there.
-    Console(width=None if sys.stdout.isatty() else 130, highlight=False).print(_tables(report, by_length))
+    consoles.answers(130, highlight=False).print(_tables(report, by_length))
 
 
 def _tables(report: LatencyReport, by_length: bool) -> Group:

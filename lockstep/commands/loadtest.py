@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockstep.commands.credentials import credential_options
-from lockstep.commands.ending import CONNECT_S, NO_SERVER, SIGNALLED, fail, no_server
+from lockstep.commands.ending import CONNECT_S, NO_SERVER, fail, is_unwritable, let_go_of_output, no_server, unwritable
 from lockstep.commands.stopping import Stop, stoppable
 
 if TYPE_CHECKING:
@@ -281,7 +278,7 @@ class _Reports:
 
         self._run = run
         self._as_json = as_json
-        self._unread = False  # who read our output has gone
+        self._unprinted: OSError | None = None  # why nothing more is written to standard output
         self._json_path, self._page_path = Path(f"{out}.json"), Path(f"{out}.html")
         if not Path(out).name or out.endswith("/"):
             raise click.BadParameter(f"{out!r} names no file", param_hint="--out")
@@ -336,8 +333,8 @@ class _Reports:
             raise click.exceptions.Exit(end.exit_code)
         if error is not None:
             raise click.exceptions.Exit(RUN_FAILED)
-        if self._unread:
-            raise click.exceptions.Exit(SIGNALLED + signal.SIGPIPE)
+        if self._unprinted is not None:
+            unwritable(self._unprinted)
 
     def _write(self) -> OSError | None:
         from lockstep.clients.loadtest import write_run
@@ -354,25 +351,22 @@ class _Reports:
         return None
 
     def _print(self, text: str) -> None:
-        if self._unread:
+        if self._unprinted is not None:
             return
         try:
             click.echo(text, nl=False)
-        except BrokenPipeError:  # `| head`: the files are written all the same
-            self._unread = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:  # `| head`, a full disk: the files are written all the same
+            if not is_unwritable(error):
+                raise
+            self._unprinted = error
+            let_go_of_output()
 
 
 def _tables(run: LoadRun) -> str:
-    from rich.console import Console
-
     from lockstep.clients.loadtest.table import print_run
+    from lockstep.commands import consoles
 
-    # A pipe has no width of its own: the table keeps its columns there.
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    with console.capture() as captured:
-        print_run(run, console)
-    return captured.get()
+    return consoles.drawn(lambda console: print_run(run, console), width=140)
 
 
 def _command(context: click.Context) -> str:
@@ -434,14 +428,13 @@ def _only_ceiling(load: dict[str, Any], stop: Stop) -> None:
 
 def _ceiling(plan: LoadPlan, stop: Stop, *, seconds: float | None = None) -> Ceiling:
     """Measure what the generator can send, and say it."""
-    from rich.console import Console
-
     from lockstep.clients.loadtest import CeilingUnknown, TextsUnreadable
     from lockstep.clients.loadtest.ceiling import SECONDS
     from lockstep.clients.loadtest.ceiling import ceiling as measure
     from lockstep.clients.loadtest.table import ceiling_line
+    from lockstep.commands import consoles
 
-    console = Console(stderr=True)
+    console = consoles.messages()
     try:
         with console.status("measuring what the generator itself can send"):
             found = stop.run(measure(plan, seconds=seconds or SECONDS))
@@ -478,7 +471,6 @@ def _measure(
     name: str, loads: Sequence[LoadPlan], slo: Slo | None, setting: Setting, stop: Stop
 ) -> tuple[LoadRun, _End | None]:
     """Measure a model; returns what was found until it ended, and why it ended before its end."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -487,10 +479,11 @@ def _measure(
     from lockstep.clients.loadtest import CutShort, LoadRun, LoadTestError, TextsUnreadable
     from lockstep.clients.loadtest.find import measure_search
     from lockstep.clients.loadtest.run import measure_sweep
+    from lockstep.commands import consoles
 
     plans = [replace(load, model=name) for load in loads]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=consoles.messages(), transient=True) as bar:
         task = bar.add_task(f"{name}: waking its backends", total=None)
 
         def show(progress: Progress) -> None:

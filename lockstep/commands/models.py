@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockstep.commands.asking import EXIT_CODES, asking, asking_options
+from lockstep.standard_streams import writes_unicode
 
 if TYPE_CHECKING:
     from lockstep.clients import Credentials, ListedBackend, ModelList
@@ -29,19 +30,20 @@ def models(model: str | None, server: str, timeout_s: float, credentials: Creden
     with asking(server, timeout_s, credentials) as client:
         listed = client.list_models(model)
     if as_json:
-        click.echo(json.dumps(asdict(listed), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(asdict(listed), indent=2, ensure_ascii=not writes_unicode(sys.stdout)))
     else:
         _print(listed)
 
 
 def _print(listed: ModelList) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from lockstep.commands import consoles
+
     # A pipe has no width of its own: the table keeps its columns there.
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = consoles.answers(160, highlight=False)
     for model in listed.models:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
         table.title = Text.assemble(

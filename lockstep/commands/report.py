@@ -194,13 +194,13 @@ def kept_command(models: tuple[str, ...], kinds: tuple[str, ...], again: bool) -
 @contextmanager
 def _shown(total: int) -> Iterator[OnProgress]:
     """Show progress on standard error: live on a terminal, else a line for each step."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Live
 
+    from lockstep.commands import consoles
     from lockstep.framework_report.measure import Progress
 
-    console = Console(stderr=True)
+    console = consoles.messages()
     if not console.is_terminal:
 
         def tell(progress: Progress) -> None:

@@ -135,9 +135,9 @@ async def _serve(config: ServerConfig) -> None:
 
 async def _check(config: ServerConfig) -> int:
     """Print what would be served and what refused; no port is bound and no worker started."""
-    from rich.console import Console
     from rich.table import Table
 
+    from lockstep.commands import consoles
     from lockstep.server.app import App
 
     app = App(config)
@@ -151,5 +151,5 @@ async def _check(config: ServerConfig) -> int:
     for refused in app.gateway.refused.values():
         version = "" if refused.version is None else str(refused.version)
         table.add_row(refused.name, version, "", "", f"refused: {refused.reason}")
-    Console().print(table)
+    consoles.answers().print(table)
     return 1 if app.gateway.refused else 0

@@ -56,9 +56,9 @@ def train(ids: tuple[str, ...], cache: Path) -> None:
     that is up to date is not trained again. Ctrl-C leaves nothing half-written: the models that were
     finished are kept.
     """  # noqa: D301
-    from rich.console import Console
     from rich.table import Table
 
+    from lockstep.commands import consoles
     from lockstep.zoo.corpus import CorpusError
     from lockstep.zoo.pretrained import PretrainedError
     from lockstep.zoo.registry import UnknownModel
@@ -83,7 +83,7 @@ def train(ids: tuple[str, ...], cache: Path) -> None:
             str(record.lines_of_code),
             "cached" if model.cached else f"{record.train_s:.0f} s",
         )
-    Console().print(table)
+    consoles.answers().print(table)
     click.echo(
         "Accuracies are on held-out texts; lines are those of code, for the model and its training.\n"
         f"The models are in {cache / 'zoo'}."

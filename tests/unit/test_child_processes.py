@@ -14,7 +14,7 @@ from lockstep.child_processes import command, environment, stop, wait_through_ca
 def test_a_child_runs_the_function_with_its_arguments_from_any_folder(tmp_path: Path) -> None:
     for name in ("lockstep.py", "random.py", "click.py"):
         (tmp_path / name).write_text("raise SystemExit('a file of this folder was run')")
-    done = subprocess.run(command("lockstep.cli:main", "--version"), cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command("lockstep.cli:run", "--version"), cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("lockstep, version ")
 

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lockstep.commands import consoles
 
 if TYPE_CHECKING:
     from lockstep.clients.batch import Progress as RunProgress
@@ -45,7 +46,7 @@ def _bar() -> Iterator[Callable[[RunProgress], None]]:
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=consoles.messages(),
         expand=True,
     )
     with bar:
