@@ -1,5 +1,6 @@
 """Every command ends alike by what is not its own: Ctrl-C, a full disk, a reader that has gone."""
 
+import json
 import os
 import signal
 import subprocess
@@ -35,7 +36,77 @@ def test_a_full_disk_behind_the_output_is_said(words: tuple[str, ...]) -> None:
     with double_in_a_thread() as server, open("/dev/full", "wb") as full:
         asked = command(*words, "--server", server.address)
         done = subprocess.run(asked, stdout=full, stderr=subprocess.PIPE, check=False)
-    assert (done.returncode, done.stderr) == (3, b"Error: cannot write the output: No space left on device\n")
+    assert (done.returncode, done.stderr) == (3, b"Error: cannot write standard output: no space is left\n")
+
+
+SHOWN = [("classify", "good"), ("classify", "good", "--json")]
+
+
+def shell(line: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command under a shell, which redirects as its line says: `"$@" >&-`."""
+    return subprocess.run(["bash", "-c", line, "bash", *command(*words)], capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("words", SHOWN)
+def test_a_closed_output_is_said(words: tuple[str, ...]) -> None:
+    with double_in_a_thread() as server:
+        done = shell('"$@" >&-', *words, "--server", server.address)
+    assert (done.returncode, done.stderr) == (3, b"Error: cannot write standard output: it is closed\n")
+
+
+@pytest.mark.parametrize("line", ['"$@" 2>&-', '"$@" 2>/dev/full', '"$@" <&- 2>&-'])
+def test_a_closed_or_full_standard_error_decides_nothing(line: str) -> None:
+    with double_in_a_thread() as server:
+        done = shell(line, "classify", "good", "--json", "--server", server.address)
+    assert done.returncode == 0
+    assert [one["text"] for one in json.loads(done.stdout)] == ["good"]
+
+
+@pytest.mark.parametrize("words", SHOWN)
+def test_a_reader_that_has_gone_ends_every_command_with_141(words: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with double_in_a_thread() as server, open(writing, "wb") as gone:
+        asked = command(*words, "--server", server.address)
+        done = subprocess.run(asked, stdout=gone, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("serve", "--help")])
+def test_help_for_which_there_is_no_room_is_said(words: tuple[str, ...]) -> None:
+    done = shell('"$@" >/dev/full', *words)
+    assert (done.returncode, done.stderr) == (3, b"Error: cannot write standard output: no space is left\n")
+
+
+BATCH = ("batch", "-", "-", "--input-format", "jsonl", "--output-format", "jsonl", "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"), [('"$@" <&-', b"Bad file descriptor"), ('echo "{}" | "$@" >&-', b"standard output")]
+)
+def test_a_batch_run_whose_stream_is_closed_ends_by_name(line: str, why: bytes) -> None:
+    with double_in_a_thread() as server:
+        done = shell(line, *BATCH, "--server", server.address)
+    assert done.returncode == 3
+    assert why in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_what_latin_1_lacks_is_escaped_and_json_stays_json() -> None:
+    text = "caf\u00e9 \u2603"
+    with double_in_a_thread() as server:
+        plain = shell('PYTHONIOENCODING=latin-1 "$@"', "classify", text, "--server", server.address)
+        as_json = shell('PYTHONIOENCODING=latin-1 "$@"', "classify", text, "--json", "--server", server.address)
+    assert (plain.returncode, as_json.returncode) == (0, 0)
+    assert b"caf\xe9 \\u2603" in plain.stdout
+    assert json.loads(as_json.stdout.decode("latin-1"))[0]["text"] == text
+
+
+def test_a_byte_on_standard_input_that_is_not_utf_8_is_named_with_its_line() -> None:
+    with double_in_a_thread() as server:
+        done = shell("printf 'good\\n\\377\\n' | \"$@\"", "classify", "-", "--server", server.address)
+    assert done.returncode == 2
+    assert b"line 2 of standard input is not UTF-8: byte 1 is 0xff" in done.stderr
 
 
 def test_a_reader_that_has_gone_ends_a_command_quietly() -> None:
