@@ -11,22 +11,38 @@ import logging
 import sys
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Literal, TextIO
+from typing import Literal
 
 from lockstep.server.core import request_id
+from lockstep.server.log_writer import LogWriter
 
 _log = logging.getLogger("lockstep")
 LogFormat = Literal["text", "json"]
 
 
-def configure(log_format: LogFormat, stream: TextIO) -> None:
-    """Write what is logged from now on to a stream, from INFO up."""
-    handler = logging.StreamHandler(stream)
+def configure(log_format: LogFormat, writer: LogWriter) -> None:
+    """Give what is logged from now on, from INFO up, to a writer."""
+    handler = _WriterHandler(writer)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     if log_format == "json":  # whatever is written is an object
         logging.captureWarnings(True)
         sys.excepthook = _log_uncaught
+
+
+class _WriterHandler(logging.Handler):
+    """Formats in the thread that logs, since records hold what changes; writes in the writer's."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand the line over; what cannot be formatted is told as `logging` tells it."""
+        try:
+            self._writer.write(self.format(record))
+        except Exception:
+            self.handleError(record)
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

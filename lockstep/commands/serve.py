@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -20,7 +19,12 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
+    from lockstep.server.log_writer import LogWriter
+
 _log = logging.getLogger("lockstep.serve")
+
+_LOG_PATIENCE_S = 1.0
+"""How long the end of the server waits for a log that is not read."""
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,6 +67,7 @@ def serve(config: Path | None, check: bool, **flags: Any) -> None:
     from pydantic import ValidationError
 
     from lockstep.server import logs
+    from lockstep.server.log_writer import LogWriter
 
     given = {name: value for name, value in flags.items() if value is not None}
     try:
@@ -71,18 +76,21 @@ def serve(config: Path | None, check: bool, **flags: Any) -> None:
         raise click.UsageError(_told(error.errors()[0], config, given)) from error
     except ConfigurationError as error:
         raise click.UsageError(error.message) from error
-    logs.configure(configured.log_format, sys.stderr)
+    writer = LogWriter(2)
+    logs.configure(configured.log_format, writer)
     if configured.log_format == "json":  # gRPC's own words are no objects, and it writes past `logging`
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         if check:
             raise SystemExit(asyncio.run(_check(configured)))
-        uvloop.run(_serve(configured))
+        uvloop.run(_serve(configured, writer))
     except ConfigurationError as error:
         if configured.log_format == "json":
             _log.critical("%s", error.message)
             raise SystemExit(click.UsageError.exit_code) from error
         raise click.UsageError(error.message) from error
+    finally:
+        writer.close(_LOG_PATIENCE_S)
 
 
 def _told(error: ErrorDetails, config: Path | None, given: Mapping[str, Any]) -> str:
@@ -93,15 +101,15 @@ def _told(error: ErrorDetails, config: Path | None, given: Mapping[str, Any]) ->
     return f"{what} {error['input']!r}: {ours or error['msg']}"
 
 
-def _announce(config: ServerConfig, line: str, **fields: object) -> None:
+def _announce(config: ServerConfig, writer: LogWriter, line: str, **fields: object) -> None:
     """Say where the server is in its life: a bare line, which scripts wait for, or an object as the log's others."""
     if config.log_format == "json":
         _log.info("%s", line, extra={"fields": fields})
     else:
-        click.echo(line, err=True)
+        writer.write(line)
 
 
-async def _serve(config: ServerConfig) -> None:
+async def _serve(config: ServerConfig, writer: LogWriter) -> None:
     from lockstep.server.app import App
 
     app = App(config)
@@ -123,9 +131,9 @@ async def _serve(config: ServerConfig) -> None:
     gc.set_threshold(20_000, 20, 50)
     models, address = sorted(app.gateway.models), config.grpc.at(app.grpc_port)
     line = f"serving {', '.join(models)} on {address} (HTTP {app.http_port})"
-    _announce(config, line, models=models, grpc=str(address), http=str(config.http.at(app.http_port)))
+    _announce(config, writer, line, models=models, grpc=str(address), http=str(config.http.at(app.http_port)))
     await stop.wait()
-    _announce(config, "draining; a second signal stops at once")
+    _announce(config, writer, "draining; a second signal stops at once")
     ends = (asyncio.create_task(app.stop()), asyncio.create_task(at_once.wait()))
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if at_once.is_set():

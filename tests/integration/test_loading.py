@@ -77,7 +77,7 @@ def workers() -> set[int]:
     found = set()
     for child in psutil.Process().children():
         try:
-            if child.status() != psutil.STATUS_ZOMBIE and "lockstep.server.runtimes.worker" in child.cmdline():
+            if child.status() != psutil.STATUS_ZOMBIE and "lockstep.server.runtimes.worker:main" in child.cmdline():
                 found.add(child.pid)
         except psutil.NoSuchProcess:
             continue
