@@ -11,9 +11,11 @@ from typing import Literal, Self, TypeVar
 import grpc
 
 from lockstep.clients import transport as wires
+from lockstep.clients.address import targets_of
 from lockstep.clients.balanced_transport import BalancedTransport
 from lockstep.clients.credentials import Credentials
-from lockstep.clients.errors import CallError, ClientNotOpen, NotFound, RowError
+from lockstep.clients.errors import CallError, ClientNotOpen, NotFound, OtherEventLoop, RowError
+from lockstep.clients.forks import check_process
 from lockstep.clients.reports import Comparison, LatencyReport, ModelList
 from lockstep.clients.results import (
     ModelMetadata,
@@ -71,16 +73,19 @@ class SentimentClient:
         mode: Mode = "stream",
         connect: Connect | None = None,
     ) -> None:
-        self.addresses = addresses_of(address)
+        self.addresses = targets_of(address)
         self.timeout_s = timeout_s
         self._retry = retry
         self._connect = connect or functools.partial(TRANSPORTS[mode], credentials=credentials)
         self._transport: Transport | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # the one that the transport belongs to
         self._calls = CallsUnderWay()
 
     async def __aenter__(self) -> Self:
         if self._transport is not None:
             raise RuntimeError("the client is open already: share it, or make another")
+        check_process()
+        self._loop = asyncio.get_running_loop()
         first, *others = self.addresses
         self._transport = BalancedTransport(self.addresses, self._connect) if others else self._connect(first)
         self._calls = CallsUnderWay()
@@ -98,9 +103,15 @@ class SentimentClient:
 
     @property
     def transport(self) -> Transport:
-        """The open transport, for callers that bring their own deadlines; raises `ClientNotOpen`."""
+        """The open transport, for callers that bring their own deadlines.
+
+        Raises `ClientNotOpen`, `ForkedAfterUse` and `OtherEventLoop`.
+        """
+        check_process()
         if self._transport is None:
             raise ClientNotOpen("open the client first: `async with SentimentClient(...) as client:`")
+        if self._loop is not asyncio.get_running_loop():
+            raise OtherEventLoop("this client was opened in another event loop: open one in each, or use SyncClient")
         return self._transport
 
     async def classify(
@@ -122,7 +133,7 @@ class SentimentClient:
         Raises `CallError` where the call as a whole fails, `TypeError` for a bare string,
         `ValueError` for a backend without a model and for text that UTF-8 cannot encode.
         """
-        texts = tuple(_several(texts))  # the caller may change a list while this waits
+        texts = _several(texts)
         name = served_name(model, backend)
         if not texts:
             return []
@@ -288,21 +299,14 @@ class SentimentClient:
                     raise why
 
 
-def addresses_of(address: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the addresses that are named; raises `ValueError` for none, an empty one, and one that is named twice."""
-    named = address.split(",") if isinstance(address, str) else address
-    addresses = tuple(one.strip() for one in named)
-    if not addresses or not all(addresses):
-        raise ValueError(f"an address is missing in {address!r}: name each as host:port")
-    if len(set(addresses)) < len(addresses):
-        raise ValueError(f"an address is named twice in {address!r}")
-    return addresses
-
-
-def _several(texts: Sequence[str]) -> Sequence[str]:
-    """Return the texts; raises `TypeError` for a bare string, which is a sequence of strings too."""
+def _several(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the texts; raises `TypeError` for a bare string, which is a sequence too, and for what is no string."""
     if isinstance(texts, str):
         raise TypeError("texts is a sequence of strings, not one string: pass [text]")
+    texts = tuple(texts)  # the caller may change a list meanwhile
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"text {index} is {text!r}, of type {type(text).__name__}: every text is a str")
     return texts
 
 

@@ -4,6 +4,8 @@
 
     ClientError
     ├── ClientNotOpen            used outside `async with` (or `with`)
+    ├── ForkedAfterUse           in a child that was forked after its parent had used a client
+    ├── OtherEventLoop           used in another event loop than the one that it was opened in
     ├── RowsFailed               raised by `raise_for_errors`: some rows of an answer are errors
     └── CallError                the call as a whole failed     status
         ├── InvalidInput         the caller's mistake           INVALID_ARGUMENT, OUT_OF_RANGE
@@ -49,6 +51,20 @@ class ClientNotOpen(ClientError):
 
     What was in flight when it was left ends with `Cancelled`.
     """
+
+
+class ForkedAfterUse(ClientError):
+    """The process was forked from one that had used a client, and gRPC does not work in such a process."""
+
+    def __init__(self, parent: int) -> None:
+        super().__init__(
+            f"this process was forked from process {parent} after a client was used there, and gRPC does not survive a "
+            "fork: start processes by multiprocessing.get_context('spawn'), or use no client before the fork"
+        )
+
+
+class OtherEventLoop(ClientError):
+    """A client belongs to the event loop that it was opened in: open one in each, or use `SyncClient`."""
 
 
 class CallError(ClientError):
@@ -197,11 +213,28 @@ class RowsFailed(ClientError):
 def error_from_rpc(error: grpc.aio.AioRpcError) -> CallError:
     """Turn what grpc raises into an error of this tree."""
     code = error.code()
-    message = error.details() or code.name
+    details = error.details() or code.name
+    message = f"{details}{_cause_of(details)}" if code is grpc.StatusCode.UNAVAILABLE else details
     found = ERROR_BY_STATUS[code](message, code=code, pushback_s=pushback_s(error.trailing_metadata()))
     if isinstance(found, DeadlineExceeded):
         found.passed_here = message == DEADLINE_PASSED_HERE
     return found
+
+
+_CAUSES: Final = (
+    (
+        "SETTINGS frame",
+        "that port does not speak gRPC: is it the HTTP port? The gRPC port is 8001 by default",
+    ),
+    ("WRONG_VERSION_NUMBER", "the server does not use TLS there: leave TLS out"),
+    ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is not of a CA that this client trusts: name its CA"),
+    ("hostname", "the server's certificate is for another name than the one that was called"),
+)
+"""A piece of gRPC's details of a failed connection -> what it means."""
+
+
+def _cause_of(details: str) -> str:
+    return next((f" ({meaning})" for piece, meaning in _CAUSES if piece in details), "")
 
 
 def pushback_s(metadata: Sequence[tuple[str, str | bytes]] | grpc.aio.Metadata | None) -> float | None:

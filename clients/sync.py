@@ -14,7 +14,8 @@ import grpc
 
 from lockstep.clients.client import LOAD_TIMEOUT_S, Mode, SentimentClient
 from lockstep.clients.credentials import Credentials
-from lockstep.clients.errors import Cancelled, ClientNotOpen
+from lockstep.clients.errors import Cancelled, ClientNotOpen, ForkedAfterUse
+from lockstep.clients.forks import check_process
 from lockstep.clients.reports import Comparison, LatencyReport, ModelList
 from lockstep.clients.results import ModelMetadata, ModelStatistics, Result, ServedModel, ServerMetadata
 from lockstep.clients.retry import RetryPolicy
@@ -52,6 +53,7 @@ class SyncSentimentClient:
         self._lock = threading.Lock()  # of handing over a call: none is handed over to a loop that stops
 
     def __enter__(self) -> Self:
+        check_process()
         with self._lock:
             if self._running is not None:
                 raise RuntimeError("the client is open already: share it, or make another")
@@ -151,6 +153,11 @@ class SyncSentimentClient:
         self._run(self._client.unload(model, timeout_s=timeout_s))
 
     def _run(self, call: Coroutine[Any, Any, Answer]) -> Answer:
+        try:
+            check_process()
+        except ForkedAfterUse:
+            call.close()
+            raise
         with self._lock:
             if self._running is None:
                 call.close()

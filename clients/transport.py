@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -13,8 +12,10 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from lockstep.clients.address import is_loopback
 from lockstep.clients.credentials import Credentials
 from lockstep.clients.errors import error_from_rpc
+from lockstep.clients.forks import note_use
 from lockstep.clients.under_way import CallsUnderWay
 from lockstep.protos import open_inference_pb2 as oip
 from lockstep.protos import sentiment_pb2 as wire
@@ -98,6 +99,7 @@ class GrpcTransport:
 
         Raises `ValueError` where others could read the token on its way, `OSError` for a certificate that is not there.
         """
+        note_use()
         if credentials.encrypted:
             self._channel = grpc.aio.secure_channel(
                 address, credentials.channel_credentials(), options=_options(address)
@@ -174,14 +176,3 @@ def _options(address: str) -> list[tuple[str, Any]]:
         # gRPC honours http_proxy, even for this machine, unless no_proxy says otherwise.
         options.append(("grpc.enable_http_proxy", 0))
     return options
-
-
-def is_loopback(address: str) -> bool:
-    """Whether `host:port` names this machine."""
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

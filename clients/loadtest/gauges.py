@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from lockstep.clients.address import is_loopback
 from lockstep.clients.credentials import Credentials
-from lockstep.clients.transport import is_loopback
 
 DEFAULT_HTTP: Final = "127.0.0.1:8002"
 """Where the metrics are of a server on this machine, unless something else is named."""

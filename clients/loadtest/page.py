@@ -13,6 +13,7 @@ from typing import Final
 import jinja2
 from plotly.offline import get_plotlyjs
 
+from lockstep.clients.address import is_loopback
 from lockstep.clients.loadtest import figures
 from lockstep.clients.loadtest.atomic import write_whole
 from lockstep.clients.loadtest.figures import Colours, Figure
@@ -20,7 +21,6 @@ from lockstep.clients.loadtest.report import BackendReport, LoadReport
 from lockstep.clients.loadtest.search import SearchReport
 from lockstep.clients.loadtest.summary import common_load, most_kept_up, sentences, warnings_by_load
 from lockstep.clients.loadtest.table import between, ceiling_line, describe
-from lockstep.clients.transport import is_loopback
 
 RUNTIME_COLOURS: Final = {"onnxruntime": "#3b6fe0", "tensorflow": "#e8812b", "torch": "#c2417c"}
 """A runtime has its colour on every page, so that pages compare."""

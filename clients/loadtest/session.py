@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from lockstep.clients.address import is_loopback
 from lockstep.clients.choice import choose_backends, choose_model
 from lockstep.clients.client import SentimentClient
 from lockstep.clients.credentials import Credentials
@@ -35,7 +36,7 @@ from lockstep.clients.loadtest.report import (
 from lockstep.clients.loadtest.search import SearchReport
 from lockstep.clients.loadtest.texts import Texts, texts_of
 from lockstep.clients.results import ModelStatistics, ServedModel
-from lockstep.clients.transport import Connect, is_loopback
+from lockstep.clients.transport import Connect
 
 WAKE_S: Final = 60.0
 """How long a backend may take to answer its first row: some start on it."""

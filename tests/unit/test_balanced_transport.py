@@ -7,8 +7,8 @@ from collections import deque
 import grpc
 import pytest
 
+from lockstep.clients.address import targets_of
 from lockstep.clients.balanced_transport import LONGEST_PAUSE_S, BalancedTransport
-from lockstep.clients.client import addresses_of
 from lockstep.clients.errors import CallError, ClientNotOpen, DeadlineExceeded, InvalidInput, Overloaded, Unavailable
 from lockstep.clients.transport import SERVER_LIVE, Method, Request, Response
 from lockstep.protos import sentiment_pb2 as wire
@@ -302,16 +302,16 @@ async def test_closing_closes_every_transport() -> None:
 
 
 def test_addresses_come_in_a_sequence_or_between_commas() -> None:
-    assert addresses_of("h:1") == ("h:1",)
-    assert addresses_of("h:1, i:2") == addresses_of(["h:1", "i:2"]) == ("h:1", "i:2")
+    assert targets_of("h:1") == ("h:1",)
+    assert targets_of("h:1, i:2") == targets_of(["h:1", "i:2"]) == ("h:1", "i:2")
 
 
 @pytest.mark.parametrize("named", ["", "h:1,", [], ["h:1", ""]])
 def test_a_missing_address_is_refused(named: str | list[str]) -> None:
     with pytest.raises(ValueError, match="an address is missing"):
-        addresses_of(named)
+        targets_of(named)
 
 
 def test_an_address_that_is_named_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="named twice"):
-        addresses_of("h:1,h:1")
+        targets_of("h:1,h:1")

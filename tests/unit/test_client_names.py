@@ -5,11 +5,11 @@ from lockstep import clients
 
 PUBLIC = """
 Agreement BackendAnswers BackendLatency CallError Cancelled Client ClientError ClientNotOpen Comparison Conflict
-Credentials DeadlineExceeded Duration GatewayLoad InvalidInput LatencyReport LengthLatency ListedBackend
-ListedModel ModelList ModelMetadata ModelStatistics NotAuthenticated NotFound NotImplementedThere NotPermitted
-Overloaded Parity PhaseLatency Phases Prediction RefusedModel Result RetryPolicy RowError RowsFailed
-SentimentClient ServedBackend ServedModel ServerFailure ServerMetadata SyncClient SyncSentimentClient Tensor
-Unavailable UnloadedModel raise_for_errors
+Credentials DeadlineExceeded Duration ForkedAfterUse GatewayLoad InvalidInput LatencyReport LengthLatency
+ListedBackend ListedModel ModelList ModelMetadata ModelStatistics NotAuthenticated NotFound NotImplementedThere
+NotPermitted OtherEventLoop Overloaded Parity PhaseLatency Phases Prediction RefusedModel Result RetryPolicy
+RowError RowsFailed SentimentClient ServedBackend ServedModel ServerFailure ServerMetadata SyncClient
+SyncSentimentClient Tensor Unavailable UnloadedModel raise_for_errors
 """
 
 
