@@ -71,11 +71,12 @@ def _with_port(text: str, address: str) -> str:
     if text.count(":") > 1:
         raise ValueError(f"address {address!r}: write an IPv6 address in brackets: [{text}]:{DEFAULT_PORT}")
     host, colon, port = text.partition(":")
+    number = _port(port, address) if colon else DEFAULT_PORT
     if not host:
-        raise ValueError(f"address {address!r}: the host is missing: write 127.0.0.1:{port or DEFAULT_PORT}")
+        raise ValueError(f"address {address!r}: the host is missing: write 127.0.0.1:{number}")
     if not _HOST.fullmatch(host):
         raise ValueError(f"address {address!r}: {host!r} is not a host name: write host:port")
-    return f"{host}:{_port(port, address) if colon else DEFAULT_PORT}"
+    return f"{host}:{number}"
 
 
 def _port(text: str, address: str) -> int:

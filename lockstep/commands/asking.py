@@ -12,6 +12,7 @@ import click
 from lockstep.commands.credentials import credential_options
 from lockstep.commands.ending import CALL_FAILED, CONNECT_S, fail, no_server
 from lockstep.commands.seconds import Seconds
+from lockstep.commands.server_address import ServerAddress
 
 if TYPE_CHECKING:
     from lockstep.clients import Credentials, SyncSentimentClient
@@ -36,7 +37,9 @@ def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="SECONDS",
             help="Of a call.",
         ),
-        click.option("--server", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT"),
+        click.option(
+            "--server", type=ServerAddress(), default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT"
+        ),
     ):
         command = option(command)
     return functools.wraps(command)(command)

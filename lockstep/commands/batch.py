@@ -17,6 +17,7 @@ import click
 from lockstep.commands.credentials import credential_options
 from lockstep.commands.ending import SIGNALLED, fail, no_server
 from lockstep.commands.seconds import Seconds
+from lockstep.commands.server_address import ServerAddress
 from lockstep.commands.stopping import taking_signals
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _PATH = click.Path(allow_dash=True, path_type=Path)
 @click.argument("input", type=_PATH)
 @click.argument("output", type=_PATH)
 @click.option("--text-column", default="text", show_default=True, metavar="NAME", help="Holds what is classified.")
-@click.option("--server", metavar="HOST:PORT", help="[default: 127.0.0.1:8001]")
+@click.option("--server", type=ServerAddress(), metavar="HOST:PORT", help="[default: 127.0.0.1:8001]")
 @click.option("--local", is_flag=True, help="Start a server for this run, and stop it afterwards.")
 @click.option(
     "--repository",

@@ -13,6 +13,7 @@ import click
 from lockstep.commands.asking import asking
 from lockstep.commands.credentials import credential_options
 from lockstep.commands.seconds import Seconds
+from lockstep.commands.server_address import ServerAddress
 from lockstep.standard_streams import writes_unicode
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class _Answers:
 @click.argument("texts", nargs=-1, required=True, metavar='"TEXT"... | -')
 @click.option(
     "--server",
+    type=ServerAddress(),
     default="127.0.0.1:8001",
     show_default=True,
     metavar="HOST:PORT[,HOST:PORT]",

@@ -10,6 +10,7 @@ import click
 from lockstep.commands.asking import asking
 from lockstep.commands.credentials import credential_options
 from lockstep.commands.seconds import Seconds
+from lockstep.commands.server_address import ServerAddress
 
 if TYPE_CHECKING:
     from lockstep.clients import Credentials, ServedModel, SyncSentimentClient
@@ -19,7 +20,9 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         credential_options,
         click.option("--timeout", "timeout_s", type=Seconds(), default=300.0, show_default=True, metavar="SECONDS"),
-        click.option("--server", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT"),
+        click.option(
+            "--server", type=ServerAddress(), default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT"
+        ),
         click.argument("model"),
     ):
         command = option(command)

@@ -11,6 +11,7 @@ import click
 
 from lockstep.commands.credentials import credential_options
 from lockstep.commands.ending import CONNECT_S, NO_SERVER, fail, is_unwritable, let_go_of_output, no_server, unwritable
+from lockstep.commands.server_address import ServerAddress
 from lockstep.commands.stopping import Stop, stoppable
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _texts(_context: click.Context, _parameter: click.Parameter, value: str | No
 
 
 @click.command("loadtest")
-@click.option("--server", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT")
+@click.option("--server", type=ServerAddress(), default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT")
 @click.option(
     "--model",
     "models",

@@ -31,6 +31,7 @@ def test_an_address_without_a_port_is_of_port_8001(written: str, target: str) ->
         ("localhost:0", "invalid port 0: use 1 to 65535"),
         ("localhost:", "invalid port : use 1 to 65535"),
         ("localhost:http", "invalid port http: use"),
+        (":99999", "invalid port 99999"),
         (":8001", "the host is missing: write 127.0.0.1:8001"),
         ("http://localhost:8001", "write localhost:8001, without http://"),
         ("https://models.example.org/path", "write models.example.org, without https://"),
