@@ -299,7 +299,7 @@ class _Export:
             self._say(None, f"unchanged since version {same.manifest.version}", done=True)
             return self._unchanged(same, artifacts, time.monotonic() - started)
         encoder = inputs.encoder()
-        texts = held_out.read(verify_with, encoder, self.description.labels)
+        texts = held_out.read(verify_with, encoder, self.description.labels, inputs.files.pad_id)
         files = inputs.files
         with ExitStack() as stack:
             place = self.repository
@@ -360,7 +360,7 @@ class _Export:
 
     async def _refer(self, files: SourceFiles, texts: HeldOut, work: Path) -> tuple[Reference, gate.Expected]:
         """Have the source itself answer every row."""
-        rows = (*texts.grid, *texts.rows)
+        rows = (*texts.grid, *(row.ids for row in texts.special), *texts.rows)
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         job = ReferenceJob(
             source=files,
@@ -388,10 +388,10 @@ class _Export:
         reference = Reference.model_validate(answer)
         with np.load(job.outputs, allow_pickle=False) as stored:
             outputs = stored["outputs"]
-        if not np.isfinite(outputs).all():
+        grid, special, held = np.split(outputs, [len(texts.grid), len(texts.grid) + len(texts.special)])
+        if not (np.isfinite(grid).all() and np.isfinite(held).all()):
             raise SourceError("the source itself answers NaN or Inf on held-out rows")
-        split = len(texts.grid)
-        return reference, gate.Expected(outputs[:split], outputs[split:], reference.padding_invariance)
+        return reference, gate.Expected(grid, held, reference.padding_invariance, special)
 
     async def _convert(
         self,

@@ -50,6 +50,7 @@ class Expected:
     grid: Outputs  # float32[grid rows, labels]
     rows: Outputs  # float32[held-out rows, labels]
     padding_invariance: float | None  # of the source itself, to tell whose fault a difference is
+    special: Outputs | None = None  # float32[rows with special ids, labels]; not finite where the source has no answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,13 @@ class _Run:
     say: Say
 
     async def verify(self, held_out: HeldOut, expected: Expected) -> Passed | Refusal:
-        grid = held_out.grid
+        pool, source = await self._pool(held_out, expected)
+        grid = [row for row, _ in pool]
         lengths = [len(row) for row in grid]
-        batches = plan(lengths, self.max_tokens)
+        batches = plan(lengths, self.max_tokens, special=len(grid) - len(held_out.grid))
         self.say(f"comparing {len(grid)} rows alone and in {len(batches)} batches with the source")
         measured = await self._measure(grid, batches)
-        verdict = judge(batches, lengths, expected.grid, measured, _describe(grid), self.bound)
+        verdict = judge(batches, lengths, source, measured, _describe(pool), self.bound)
         if isinstance(verdict, Refusal):
             return Refusal(verdict.reason + self._whose_fault(verdict, expected))
         self.say(f"classifying {len(held_out.rows)} held-out rows")
@@ -217,6 +219,27 @@ class _Run:
             for name, shape in TIMED_SHAPES.items()
             if shape[1] <= self.max_tokens
         }
+
+    async def _pool(self, held_out: HeldOut, expected: Expected) -> tuple[list[tuple[Row, str]], Outputs]:
+        """Return the rows of the grid with notes for people, and the source's answers float32[rows, labels].
+
+        Left out are rows with a special id to which there is no answer: the source's is not finite; or the row is that
+        id alone, and the artifact's is not (a mean of no steps is 0 / 0). The server answers such a row with an error.
+        """
+        pool, answers = [(row, "") for row in held_out.grid], list(expected.grid)
+        if expected.special is None:
+            return pool, expected.grid
+        for row, answer in zip(held_out.special, expected.special, strict=True):
+            if not np.isfinite(answer).all():
+                continue
+            if row.alone:
+                got = await self._execute([row.ids])
+                if not isinstance(got, Failure) and not np.isfinite(got).all():
+                    self.say(f"no answer to a row of nothing but {row.ids[0]}: a text of that id alone is an error")
+                    continue
+            pool.append((row.ids, f" ({row.note})"))
+            answers.append(answer)
+        return pool, np.stack(answers)
 
     async def _measure(self, grid: Sequence[Row], batches: Sequence[Batch]) -> Measured:
         alone: list[Outputs] = []
@@ -316,11 +339,11 @@ def _report(
     )
 
 
-def _describe(grid: Sequence[Row]) -> Describe:
+def _describe(pool: Sequence[tuple[Row, str]]) -> Describe:
     def describe(index: int) -> str:
-        row = grid[index]
+        row, note = pool[index]
         shown = " ".join(str(number) for number in row[:_SHOWN_IDS])
-        return f"row of {len(row)} ids {shown}{' …' if len(row) > _SHOWN_IDS else ''}"
+        return f"row of {len(row)} ids {shown}{' …' if len(row) > _SHOWN_IDS else ''}{note}"
 
     return describe
 

@@ -7,7 +7,7 @@ beyond its tokenizer, labels and maximum.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,10 @@ MAX_ROWS = 4096
 _SHOWN_CHARACTERS = 80
 _GRID_LENGTHS = (1, 2, 3, 5, 8, 13, 21, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
 _ROWS_PER_LENGTH = 4
+_SPECIAL_IDS = 16
+"""Of a tokenizer with more special tokens, so many are tried."""
+_SPECIAL_TOKENS = 6
+"""Real tokens of a row around a special one."""
 
 
 class HeldOutError(ExportError):
@@ -45,6 +49,15 @@ class Line(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class SpecialRow:
+    """A row with an id inside it that held-out text may lack: padding, the unknown word, a special token."""
+
+    ids: Row
+    note: str  # which id and where, for people
+    alone: bool  # nothing else is in the row: a source that masks the id may have no answer to it
+
+
+@dataclass(frozen=True, slots=True)
 class HeldOut:
     """Rows of held-out text, and the rows cut from them that the grid of lengths needs."""
 
@@ -54,6 +67,7 @@ class HeldOut:
     sentences: NDArray[np.bool_]  # bool[rows]: is a sentence, not a document
     grid: tuple[Row, ...]  # rows of every length of the grid, cut from (or joined of) real text
     stream: Row  # all tokens in a row, for batches of a given shape
+    special: tuple[SpecialRow, ...] = ()  # rows with each special id in every place, whatever the texts hold
 
     def batch(self, rows: int, length: int) -> Ids:
         """Return int64[rows, length] of real tokens, no padding."""
@@ -61,7 +75,7 @@ class HeldOut:
         return ids
 
 
-def read(path: Path, encoder: TextEncoder, labels: Sequence[str]) -> HeldOut:
+def read(path: Path, encoder: TextEncoder, labels: Sequence[str], pad_id: int = 0) -> HeldOut:
     """Read the texts and encode them; raises `HeldOutError`.
 
     Of more than MAX_ROWS texts, evenly spaced ones are taken. A text without tokens is left out.
@@ -97,7 +111,45 @@ def read(path: Path, encoder: TextEncoder, labels: Sequence[str]) -> HeldOut:
         sentences=np.array(sentences, dtype=np.bool_),
         grid=grid_rows(rows, stream, encoder.max_tokens),
         stream=stream,
+        special=special_rows(stream, special_ids(encoder, pad_id), encoder.max_tokens),
     )
+
+
+def special_ids(encoder: TextEncoder, pad_id: int) -> dict[int, str]:
+    """Return the ids that must be tried inside rows, and what each is: padding first, then special tokens.
+
+    A text can spell a special token out, and some vocabularies give unknown words the id of the padding. Of more
+    than _SPECIAL_IDS, evenly spaced ones are taken.
+    """
+    tokens = encoder.special_tokens
+    last = encoder.vocabulary - 1
+    named = {pad_id: f"the padding id {pad_id}"} | {number: f"{token}, id {number}" for number, token in tokens.items()}
+    named |= {number: f"id {number}" for number in (0, last) if number not in named}
+    found = [number for number in named if 0 <= number <= last]
+    step = max(1.0, len(found) / _SPECIAL_IDS)
+    return {number: named[number] for number in (found[int(i * step)] for i in range(int(len(found) / step)))}
+
+
+def special_rows(stream: Row, ids: Mapping[int, str], max_tokens: int) -> tuple[SpecialRow, ...]:
+    """Return rows with each id at the beginning, inside, twice inside, at the end, and alone, of real tokens else."""
+    rows = []
+    for number, name in ids.items():
+        text = np.resize(stream[stream != number] if (stream != number).any() else stream, _SPECIAL_TOKENS)
+        one = np.array([number], dtype=np.int64)
+        half = len(text) // 2
+        places = {
+            "alone": one,
+            "at the beginning": np.concatenate([one, text]),
+            "inside": np.concatenate([text[:half], one, text[half:]]),
+            "twice inside": np.concatenate([text[:half], one, text[half : half + 1], one, text[half + 1 :]]),
+            "at the end": np.concatenate([text, one, one]),
+        }
+        rows += [
+            SpecialRow(row, f"with {name}, {place}", place == "alone")
+            for place, row in places.items()
+            if 0 < len(row) <= max_tokens
+        ]
+    return tuple(rows)
 
 
 def grid_lengths(max_tokens: int) -> tuple[int, ...]:

@@ -3,6 +3,10 @@
 In a copy of the model each recurrent layer, bidirectional or not, is swapped for a layer whose call is a
 marker, which the converter turns into the operator.
 
+A mask may skip steps inside a row: Keras' `mask_zero` masks every id 0, wherever it stands. The operator knows only
+where a row ends, so the steps that the mask keeps are moved to the front of the row before it, and its outputs back
+after it (`masked_steps`).
+
 Gates, from Keras to ONNX, kernels transposed: SimpleRNN as it is; LSTM i,f,c,o -> i,o,f,c; GRU z,r,h as it
 is, with `linear_before_reset` where the layer has `reset_after`.
 """
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lockstep.exporters.masked_steps import Fill, KeptSteps
 from lockstep.exporters.recurrence import (
     SIGMOID,
     TANH,
@@ -124,6 +129,11 @@ def _stand_in(layer: Any, recurrence: Recurrence, key: str) -> keras.Layer:
     both = recurrence.directions == 2
     hidden = recurrence.hidden_size
 
+    def fill(recurrence: Recurrence) -> Fill:
+        if getattr(layer, "zero_output_for_mask", False):
+            return Fill.ZERO
+        return Fill.NEXT if recurrence.direction == "reverse" else Fill.PREVIOUS
+
     class StandIn(keras.layers.Layer):  # type: ignore[misc]  # the framework has no types here
         """One marker, with time first inside as the operator wants it."""
 
@@ -135,8 +145,10 @@ def _stand_in(layer: Any, recurrence: Recurrence, key: str) -> keras.Layer:
             return layer.compute_mask(inputs, mask)
 
         def call(self, sequences: Any, initial_state: Any = None, mask: Any = None) -> Any:
-            lengths = None if mask is None else tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
-            x = tf.transpose(tf.cast(sequences, tf.float32), [1, 0, 2])
+            steps = None if mask is None else KeptSteps(mask)
+            sequences = tf.cast(sequences, tf.float32)
+            lengths = None if steps is None else steps.lengths
+            x = tf.transpose(sequences if steps is None else steps.to_front(sequences), [1, 0, 2])
             y, *final = mark(
                 key,
                 x,
@@ -150,12 +162,18 @@ def _stand_in(layer: Any, recurrence: Recurrence, key: str) -> keras.Layer:
             ends = [state[direction] for direction in range(recurrence.directions) for state in final]
             if layer.return_sequences:
                 outputs = [tf.transpose(y[:, d], [1, 0, 2]) for d in range(recurrence.directions)]
+                if steps is not None and not both:
+                    outputs = [steps.back(outputs[0], fill(recurrence))]
                 if recurrence.direction == "reverse":
                     # Keras answers the steps of a backward layer in the order that they were taken.
                     outputs = [tf.reverse(outputs[0], axis=[1])]
             else:
                 outputs = [ends[0], ends[recurrence.states]] if both else [ends[0]]
             merged = _merge(layer.merge_mode, y, outputs, layer.return_sequences, hidden) if both else outputs[0]
+            if both and layer.return_sequences and steps is not None:
+                # A Bidirectional's directions answer zeros at masked steps, which every way of merging keeps.
+                parts = [steps.back(part, Fill.ZERO) for part in (merged if isinstance(merged, tuple) else (merged,))]
+                merged = tuple(parts) if isinstance(merged, tuple) else parts[0]
             if not layer.return_state:
                 return merged
             return (*merged, *ends) if isinstance(merged, tuple) else (merged, *ends)

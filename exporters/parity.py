@@ -20,6 +20,9 @@ from lockstep.exporters.held_out import grid_lengths
 BATCH_SIZES = (1, 2, 3, 5, 8, 16, 32, 64)
 """Rows of the grid's batches."""
 
+_SPECIAL_ROWS = 31
+"""Rows with special ids in one batch, beside a longer row."""
+
 _BATCH_TOKENS = 4096
 """Padded tokens of a planned batch; only the grid's far corner (64 rows of the maximum) may exceed it."""
 
@@ -97,15 +100,22 @@ Describe = Callable[[int], str]
 """Pool index -> the row in words, for a refusal."""
 
 
-def plan(lengths: Sequence[int], max_tokens: int, seed: int = 0) -> tuple[Batch, ...]:
+def plan(lengths: Sequence[int], max_tokens: int, special: int = 0, seed: int = 0) -> tuple[Batch, ...]:
     """Return the batches of the grid over a pool of rows of these lengths (tokens).
 
     Every batch size meets lengths from the shortest to the maximum: one row has the batch's length, the
-    others are of any length up to it. The pool must hold a row of every length of the grid.
+    others are of any length up to it. The pool must hold a row of every length of the grid. Its last `special` rows
+    are each in one more batch, beside a longer row.
     """
     generator = np.random.default_rng(seed)
     sizes = np.array(lengths)
     batches = []
+    plain = len(lengths) - special
+    for start in range(plain, len(lengths), _SPECIAL_ROWS):
+        part = range(start, min(start + _SPECIAL_ROWS, len(lengths)))
+        wanted = min(max_tokens, 2 * max(lengths[index] for index in part))
+        beside = next(index for index in range(plain) if lengths[index] >= wanted)
+        batches.append(Batch(tuple(int(i) for i in generator.permutation([beside, *part]))))
     for size in BATCH_SIZES:
         for length in grid_lengths(max_tokens):
             corner = size == BATCH_SIZES[-1] and length == max_tokens

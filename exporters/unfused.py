@@ -36,7 +36,7 @@ async def unfused_cost(
         on_progress(Progress(description.name, "loop form", text))
 
     files, encoder = described(description, folder)
-    texts = held_out.read(verify_with, encoder, description.labels)
+    texts = held_out.read(verify_with, encoder, description.labels, files.pad_id)
     with tempfile.TemporaryDirectory(prefix="lockstep-") as temporary:
         work = Path(temporary) / _KIND
         work.mkdir()

@@ -1,8 +1,13 @@
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.processes import children
+
+# Children of ours find nothing in the folder that they are started in; workers of tests run adapters of the tests.
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
 pytest_plugins = ["tests.tiny.fixtures"]
 

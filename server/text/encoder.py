@@ -30,6 +30,15 @@ class TextEncoder:
         self.max_tokens = max_tokens
         self.vocabulary: int = self._whole.get_vocab_size(with_added_tokens=True)
 
+    @property
+    def special_tokens(self) -> dict[int, str]:
+        """The tokens that a text can spell out, and the one for unknown words: id -> token."""
+        special = {number: token.content for number, token in self._whole.get_added_tokens_decoder().items()}
+        unknown = getattr(self._whole.model, "unk_token", None)
+        if isinstance(unknown, str) and (number := self._whole.token_to_id(unknown)) is not None:
+            special[number] = unknown
+        return special
+
     @classmethod
     def from_file(cls, path: Path, max_tokens: int) -> TextEncoder:
         """Read a `tokenizer.json`; raises `ValueError` naming the file where it cannot be parsed."""

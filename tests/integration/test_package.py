@@ -40,8 +40,9 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def foreign(tmp_path: Path) -> Path:
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folder whose files leave a mark when they are run."""
+    monkeypatch.delenv("PYTHONPATH")  # the tests' own: the package is to be found where it is installed
     for name in FOREIGN:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)

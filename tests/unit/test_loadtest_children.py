@@ -13,12 +13,12 @@ from lockstep.clients.loadtest.plan import LoadPlan, legs
 from tests.processes import children
 from tests.wire_double import ServerDouble
 
-OBEDIENT = "import sys; print('here', flush=True); sys.stdin.read()"
-DEAF = "import signal; print('here', flush=True); signal.pause()"
+OBEDIENT = "tests.child_doubles:obedient"
+DEAF = "tests.child_doubles:deaf"
 
 
-async def started(statement: str, owner: Children) -> asyncio.subprocess.Process:
-    process = await owner.start(statement)
+async def started(function: str, owner: Children) -> asyncio.subprocess.Process:
+    process = await owner.start(function)
     assert process.stdout is not None
     assert await process.stdout.readline() == b"here\n"
     return process
