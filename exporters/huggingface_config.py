@@ -1,0 +1,126 @@
+"""A Hugging Face model's configuration as the library loads it, and how many tokens the model's positions hold.
+
+The number of positions is measured, not known by name: models count them from 0 (BERT), from the padding id plus
+one (RoBERTa, XLM-R, MPNet, Longformer) or from 2 (OPT), and others have none (T5, XLNet, Llama). A row of n tokens
+shows where the counting begins: the largest index that is looked up in a table of embeddings.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from exporters.conversion import SourceError
+from exporters.huggingface_source import load
+from exporters.loaded_config import DescribeJob, LoadedConfig
+
+if TYPE_CHECKING:
+    import torch
+
+_LENGTHS = (7, 2)  # of rows that show where positions begin: the longest that fits, with one of a token more
+
+
+def describe(job: DescribeJob) -> LoadedConfig:
+    """Load the model and return what its configuration decides; raises `SourceError`."""
+    model = load(job.checkpoint)
+    config = model.config
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    max_positions = most if isinstance(most, int) and most > 0 else None
+    positions = held_positions(model)
+    asked = job.max_tokens
+    if asked is not None and positions is None and max_positions is not None and asked > max_positions:
+        _try(model, asked, max_positions)
+    return LoadedConfig(
+        labels=_labels(config, job),
+        problem_type=config.problem_type,
+        positions=positions,
+        max_positions=max_positions,
+        pad_id=config.get_text_config().pad_token_id,
+    )
+
+
+def held_positions(model: Any) -> int | None:
+    """Return how many tokens the smallest table of positions has rows for; None where no lookup counts tokens."""
+    for length in _LENGTHS:
+        shorter, longer = _lookups(model, length), _lookups(model, length + 1)
+        held = {
+            rows - (last - (length - 1)): table
+            for table, (rows, last) in shorter.items()
+            if table in longer and longer[table][1] - last == 1
+        }
+        # Buckets of relative distances grow like positions at first; positions alone use their last row at their end.
+        for tokens in sorted(held):
+            rows, last = _lookups(model, tokens).get(held[tokens], (0, 0))
+            if last == rows - 1:
+                return tokens
+    return None
+
+
+def _lookups(model: Any, length: int) -> dict[int, tuple[int, int]]:
+    """Run a row of `length` tokens; return each embedding table's rows and the largest index looked up in it.
+
+    Empty where the model cannot run such a row: one that is too long for a tiny model, or no text for this
+    architecture, whose reference run says why.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    seen: dict[int, tuple[int, int]] = {}
+
+    class Watch(TorchFunctionMode):  # type: ignore[misc]  # the framework has no types here
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(function, "__name__", "") == "embedding":
+                tensors = [value for value in (*args, *(kwargs or {}).values()) if isinstance(value, torch.Tensor)]
+                (table,) = [tensor for tensor in tensors if tensor.is_floating_point()]
+                (index,) = [tensor for tensor in tensors if not tensor.is_floating_point()]
+                _, before = seen.get(table.data_ptr(), (0, -1))
+                seen[table.data_ptr()] = (table.shape[0], max(before, int(index.max())))
+            return function(*args, **(kwargs or {}))
+
+    ids = _row(model, length)
+    try:
+        with torch.inference_mode(), Watch():
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except (IndexError, RuntimeError, ValueError):
+        return {}
+    return seen
+
+
+def _row(model: Any, length: int) -> torch.Tensor:
+    """Return one row of a word that pads nothing, ending with the end of a text where the model knows one."""
+    import torch
+
+    config = model.config.get_text_config()
+    vocabulary = model.get_input_embeddings().num_embeddings
+    pad, end = config.pad_token_id, getattr(config, "eos_token_id", None)
+    end = end[0] if isinstance(end, list) else end
+    word = next(candidate for candidate in range(vocabulary - 1, -1, -1) if candidate not in (pad, end))
+    ids = torch.full((1, length), word)
+    if end is not None and end != pad and 0 <= end < vocabulary:
+        ids[0, -1] = end
+    return ids
+
+
+def _try(model: Any, tokens: int, max_positions: int) -> None:
+    """Run a row longer than the configuration names; raises `SourceError` where the model cannot."""
+    import torch
+
+    ids = _row(model, tokens)
+    try:
+        with torch.inference_mode():
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise SourceError(
+            f"max tokens {tokens}: the model's config.json names {max_positions} positions, and the model fails on a "
+            f"row of {tokens} tokens ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]}). Give "
+            f"--max-tokens {max_positions} or less, or leave it out"
+        ) from error
+
+
+def _labels(config: Any, job: DescribeJob) -> tuple[str, ...]:
+    outputs = range(config.num_labels)
+    if set(config.id2label) != set(outputs):
+        raise SourceError(
+            f"{job.checkpoint / 'config.json'}: id2label names {sorted(config.id2label)}; the outputs are numbered "
+            f"{', '.join(map(str, outputs))}: mend id2label"
+        )
+    return tuple(str(config.id2label[output]) for output in outputs)
