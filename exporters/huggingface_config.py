@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from exporters.conversion import SourceError
-from exporters.huggingface_source import load
+from exporters.huggingface_source import authors_tokenizer, load
 from exporters.loaded_config import DescribeJob, LoadedConfig
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def describe(job: DescribeJob) -> LoadedConfig:
     """Load the model and return what its configuration decides; raises `SourceError`."""
     model = load(job.checkpoint)
     config = model.config
+    _check_token_types(job)
     most = getattr(config.get_text_config(), "max_position_embeddings", None)
     max_positions = most if isinstance(most, int) and most > 0 else None
     positions = held_positions(model)
@@ -36,6 +37,18 @@ def describe(job: DescribeJob) -> LoadedConfig:
         max_positions=max_positions,
         pad_id=config.get_text_config().pad_token_id,
     )
+
+
+def _check_token_types(job: DescribeJob) -> None:
+    """Raise `SourceError` where the author's tokenizer gives a text token types other than 0 (XLNet's once did)."""
+    tokenizer = authors_tokenizer(job.checkpoint)
+    types = set(tokenizer("a").get("token_type_ids", [])) if tokenizer is not None else set()
+    if types - {0}:
+        raise SourceError(
+            f"{job.checkpoint}: the tokenizer gives the tokens of one text the types {sorted(types)}, and only type 0 "
+            "can be part of an artifact: if the model was trained without types, take token_type_ids out of "
+            "model_input_names in tokenizer_config.json"
+        )
 
 
 def held_positions(model: Any) -> int | None:

@@ -31,7 +31,7 @@ class HuggingFaceSource(TorchSource):
 
     def __init__(self, model: Any, files: SourceFiles) -> None:
         """Make `module`, which is exported, of the author's model, which answers whole rows by itself."""
-        self._own = _answering(model)
+        self._own = _answering(model, files.weights)
         super().__init__(_sealed(self._own, _padding_id(model, files.pad_id)), (INPUT_IDS, ATTENTION_MASK), files)
 
     @property
@@ -83,11 +83,23 @@ def load(checkpoint: Path) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _answering(model: Any) -> torch.nn.Module:
-    """Return the model as a module of the two inputs; token types, where it takes any, are all of the first."""
+def authors_tokenizer(checkpoint: Path) -> Any | None:
+    """Load the tokenizer as the model's author does; None where the folder holds none that can be loaded."""
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            str(checkpoint), local_files_only=True, trust_remote_code=False
+        )
+    except Exception:  # the library raises whatever a foreign file makes it meet; tokenizer.json is read all the same
+        return None
+
+
+def _answering(model: Any, checkpoint: Path) -> torch.nn.Module:
+    """Return the model as a module of the two inputs; token types, where it is given any, are all of the first."""
     import torch
 
-    typed = "token_type_ids" in inspect.signature(model.forward).parameters
+    typed = _is_given_token_types(model, checkpoint)
 
     class Classifier(torch.nn.Module):  # type: ignore[misc]  # the framework has no types here
         def __init__(self) -> None:
@@ -99,6 +111,29 @@ def _answering(model: Any) -> torch.nn.Module:
             return self.model(input_ids=input_ids, attention_mask=attention_mask, **more).logits
 
     return Classifier().eval()
+
+
+def _is_given_token_types(model: Any, checkpoint: Path) -> bool:
+    """Return whether the author's code gives the model token types, for a text all 0.
+
+    To most models 0 and none are the same. To GPT-2, whose tokenizer makes none, a type is one more word of the text.
+    """
+    import torch
+
+    if "token_type_ids" not in inspect.signature(model.forward).parameters:
+        return False
+    ids = torch.zeros((1, _PROBED[0]), dtype=torch.int64)
+    mask = torch.ones_like(ids)
+    try:
+        with torch.inference_mode():
+            none = model(input_ids=ids, attention_mask=mask).logits
+            zeros = model(input_ids=ids, attention_mask=mask, token_type_ids=torch.zeros_like(ids)).logits
+    except (ValueError, RuntimeError, IndexError):
+        return True  # its reference run says why it cannot be run
+    if torch.allclose(none, zeros, rtol=_APART, atol=_APART * float(none.abs().max())):
+        return True
+    tokenizer = authors_tokenizer(checkpoint)
+    return tokenizer is not None and "token_type_ids" in tokenizer.model_input_names
 
 
 def _padding_id(model: Any, tokenizers: int) -> int:
@@ -147,12 +182,15 @@ def _sealed(model: torch.nn.Module, padding: int) -> torch.nn.Module:
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             input_ids = torch.where(attention_mask != 0, input_ids, padding)
-            if self.right_aligned:
-                length = input_ids.shape[1]
-                beyond = length - attention_mask.sum(1, keepdim=True)
-                source = (torch.arange(length, device=input_ids.device).unsqueeze(0) - beyond) % length
-                input_ids, attention_mask = input_ids.gather(1, source), attention_mask.gather(1, source)
-            return self.model(input_ids=input_ids, attention_mask=attention_mask)
+            if not self.right_aligned:
+                return self.model(input_ids=input_ids, attention_mask=attention_mask)
+            length = input_ids.shape[1]
+            beyond = (attention_mask == 0).sum(1, keepdim=True)
+            source = torch.arange(length, device=input_ids.device).unsqueeze(0) - beyond
+            source = torch.where(source < 0, source + length, source)
+            # XLNet takes the mask from 1.0, which no converter does with integers.
+            mask = attention_mask.gather(1, source).to(torch.float32)
+            return self.model(input_ids=input_ids.gather(1, source), attention_mask=mask)
 
     usual, other = Sealed(right_aligned=False).eval(), Sealed(right_aligned=True).eval()
     return usual if _ignores_padding(usual) or not _ignores_padding(other) else other
