@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporters.conversion import SourceError
 from exporters.huggingface_source import authors_tokenizer, load
-from exporters.loaded_config import DescribeJob, LoadedConfig
+from exporters.loaded_config import PROBLEM_TYPES, DescribeJob, LoadedConfig
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ def describe(job: DescribeJob) -> LoadedConfig:
         _try(model, asked, max_positions)
     return LoadedConfig(
         labels=_labels(config, job),
-        problem_type=config.problem_type,
+        problem_type=_problem_type(config, job),
         positions=positions,
         max_positions=max_positions,
         pad_id=config.get_text_config().pad_token_id,
@@ -127,6 +127,15 @@ def _try(model: Any, tokens: int, max_positions: int) -> None:
             f"row of {tokens} tokens ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]}). Give "
             f"--max-tokens {max_positions} or less, or leave it out"
         ) from error
+
+
+def _problem_type(config: Any, job: DescribeJob) -> Any:
+    stated = config.problem_type
+    if stated is not None and stated not in PROBLEM_TYPES:
+        raise SourceError(
+            f"{job.checkpoint / 'config.json'}: problem_type {stated!r}: use one of {', '.join(PROBLEM_TYPES)}, or none"
+        )
+    return stated
 
 
 def _labels(config: Any, job: DescribeJob) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 _PROBED = (5, 3)  # tokens of two rows, that show on which side the model can be padded
+_REFUSALS = (OSError, ValueError, KeyError, RuntimeError)  # what the library raises for a folder that it cannot load
 _APART = 1e-3  # of the largest answer: a model that reads its padding is further off than rounding
 
 
@@ -62,25 +63,33 @@ def load(checkpoint: Path) -> Any:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    trusting = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(checkpoint), return_dict=True, **trusting)
+    except _REFUSALS as error:
+        raise SourceError(f"{checkpoint / 'config.json'}: refused ({_reason(error)})") from error
     try:
         model, loading = transformers.AutoModelForSequenceClassification.from_pretrained(
             str(checkpoint),
-            local_files_only=True,
-            trust_remote_code=False,
+            config=config,
             use_safetensors=True,
             output_loading_info=True,
             dtype=torch.float32,
-            return_dict=True,
+            **trusting,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise SourceError(f"{checkpoint}: refused ({reason}). Weights must be .safetensors") from error
+    except _REFUSALS as error:
+        advice = "" if any(checkpoint.glob("*.safetensors")) else ". Weights must be .safetensors"
+        raise SourceError(f"{checkpoint}: refused ({_reason(error)}){advice}") from error
     missing = sorted(loading["missing_keys"])
     if missing:
         raise SourceError(
             f"{checkpoint}: the checkpoint lacks {', '.join(missing[:3])}: is it a fine-tuned classifier?"
         )
     return model.eval().requires_grad_(False)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def authors_tokenizer(checkpoint: Path) -> Any | None:

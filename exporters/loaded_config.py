@@ -7,7 +7,7 @@ every default is the library's. `resolved` makes the description whole by it. Im
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import ValidationError
 
@@ -17,6 +17,9 @@ from exporters.source import Description
 DEFAULT_MAX_TOKENS = 512
 """Where neither the description, the tokenizer nor the config says one."""
 
+
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+PROBLEM_TYPES: tuple[ProblemType, ...] = get_args(ProblemType)
 
 DESCRIBER = "exporters.huggingface_config:describe"
 """`module:function` that does a `DescribeJob`."""
@@ -35,7 +38,7 @@ class LoadedConfig(Strict):
     """A Hugging Face model's configuration as the library loaded it."""
 
     labels: tuple[str, ...]  # in the order of the outputs, as many as these
-    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None
+    problem_type: ProblemType | None
     positions: int | None  # tokens that the model's table of positions holds; None: it has no such table
     max_positions: int | None  # what the configuration calls the most positions, where it does
     pad_id: int | None
