@@ -57,7 +57,7 @@ from exporters.publish import (
     staging,
 )
 from exporters.source import Description, Framework
-from exporters.tokenizer_settings import TokenizerSettings, read_json
+from exporters.tokenizer_settings import CONFIG_FILE, TokenizerSettings, read_json
 from server.core.artifact import ArtifactSpec, Budget, TensorSpec
 from server.repository.catalog import PublishedModel
 from server.repository.manifest import Artifact, Inputs, Manifest, Parity, Source, Tensor
@@ -224,8 +224,13 @@ class _Inputs:
         """Return the source with what a Hugging Face model's loaded configuration decides; raises `SourceError`."""
         if self.description.framework is not Framework.HUGGINGFACE:
             return self
+        checkpoint = self.folder / self.description.weights
+        saved = self.tokenizer.resolve().parent == checkpoint.resolve() and (checkpoint / CONFIG_FILE).is_file()
         job = DescribeJob(
-            checkpoint=self.folder / self.description.weights, max_tokens=self.description.max_tokens, threads=threads
+            checkpoint=checkpoint,
+            tokenizer=self.tokenizer if saved else None,
+            max_tokens=self.description.max_tokens,
+            threads=threads,
         )
         with tempfile.TemporaryDirectory(prefix="lockstep-") as work:
             async with slots:

@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING, Any
 from exporters.conversion import SourceError
 from exporters.huggingface_source import authors_tokenizer, load
 from exporters.loaded_config import PROBLEM_TYPES, DescribeJob, LoadedConfig
+from server.core.messages import Encoding
+from server.text.encoder import TextEncoder
 
 if TYPE_CHECKING:
     import torch
+
+_TEXTS = ("It isn't SO bad, naïve Ünïcode 12.5", " two  spaces ", "日本語 🙂")
+"""Cases, accents, signs, spaces and characters that settings of tokenizers treat differently."""
+_ANY_LENGTH = 1_000
 
 _LENGTHS = (7, 2)  # of rows that show where positions begin: the longest that fits, with one of a token more
 
@@ -23,7 +29,7 @@ def describe(job: DescribeJob) -> LoadedConfig:
     """Load the model and return what its configuration decides; raises `SourceError`."""
     model = load(job.checkpoint)
     config = model.config
-    _check_token_types(job)
+    _check_tokenizer(job)
     most = getattr(config.get_text_config(), "max_position_embeddings", None)
     max_positions = most if isinstance(most, int) and most > 0 else None
     positions = held_positions(model)
@@ -39,10 +45,26 @@ def describe(job: DescribeJob) -> LoadedConfig:
     )
 
 
-def _check_token_types(job: DescribeJob) -> None:
-    """Raise `SourceError` where the author's tokenizer gives a text token types other than 0 (XLNet's once did)."""
-    tokenizer = authors_tokenizer(job.checkpoint)
-    types = set(tokenizer("a").get("token_type_ids", [])) if tokenizer is not None else set()
+def _check_tokenizer(job: DescribeJob) -> None:
+    """Raise `SourceError` where the author's tokenizer makes of a text what the server's cannot.
+
+    Token types other than 0 (XLNet's once did), or other ids than its `tokenizer.json` alone, which
+    `tokenizer_config.json` overrules (`do_lower_case`).
+    """
+    own = authors_tokenizer(job.checkpoint)
+    if own is None:
+        return
+    if job.tokenizer is not None:
+        alone = TextEncoder.from_file(job.tokenizer, _ANY_LENGTH)
+        for text, row in zip(_TEXTS, alone.encode(_TEXTS), strict=True):
+            if isinstance(row, Encoding) and row.ids.tolist() != (theirs := own(text)["input_ids"]):
+                raise SourceError(
+                    f"{job.tokenizer}: transformers' tokenizer of this folder makes other ids of {text!r}: "
+                    f"{theirs}, not {row.ids.tolist()}. tokenizer_config.json says otherwise than tokenizer.json: save "
+                    "both anew, AutoTokenizer.from_pretrained(folder).save_pretrained(folder), or name the "
+                    "tokenizer.json that the model was trained with, in another folder, with --tokenizer"
+                )
+    types = set(own("a").get("token_type_ids", []))
     if types - {0}:
         raise SourceError(
             f"{job.checkpoint}: the tokenizer gives the tokens of one text the types {sorted(types)}, and only type 0 "

@@ -30,6 +30,7 @@ class DescribeJob(Strict):
 
     job: Literal["describe"] = "describe"
     checkpoint: Path
+    tokenizer: Path | None  # the checkpoint's own, as its author saved it; None: one from elsewhere
     max_tokens: int | None  # that a person asked for: tried, where the configuration is for shorter texts
     threads: int
 

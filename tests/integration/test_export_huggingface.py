@@ -41,6 +41,7 @@ async def test_a_checkpoint_is_served_as_its_loaded_configuration_and_tokenizer_
     checkpoint, repository = tmp_path / "checkpoint", tmp_path / "repository"
     own = await asyncio.to_thread(run, "served", str(checkpoint))
     assert own["positions"] == HELD
+    assert "tokenizer_config.json says otherwise than tokenizer.json" in own["overruled"]
     # The labels are names of their own: none is in config.json, and these texts have none.
     texts = [json.loads(line)["text"] for line in write_texts(tmp_path / "labelled.jsonl").read_text().splitlines()]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))

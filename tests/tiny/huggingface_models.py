@@ -106,6 +106,28 @@ def served(folder: Path) -> dict[str, Any]:
     }
 
 
+def overruled(folder: Path) -> str:
+    """Return how a cased tokenizer.json is refused beside a tokenizer_config.json that lower-cases."""
+    import transformers
+
+    from exporters.conversion import SourceError
+    from exporters.huggingface_config import describe
+    from exporters.loaded_config import DescribeJob
+
+    model("bert").save_pretrained(folder)
+    characters = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abistSO,"]
+    tokens = {token: number for number, token in enumerate([*characters, *(f"##{one}" for one in characters[5:])])}
+    transformers.BertTokenizer(vocab=tokens, do_lower_case=False).save_pretrained(folder)
+    job = DescribeJob(checkpoint=folder, tokenizer=folder / "tokenizer.json", max_tokens=None, threads=1)
+    describe(job)
+    _rewrite(folder / "tokenizer_config.json", do_lower_case=True)
+    try:
+        describe(job)
+    except SourceError as error:
+        return str(error)
+    return "not refused"
+
+
 def positions() -> dict[str, int | None]:
     from exporters.huggingface_config import held_positions
 
@@ -133,7 +155,8 @@ def _rewrite(path: Path, **changes: Any) -> None:
 
 def main(what: str, *rest: str) -> Any:
     if what == "served":
-        return served(Path(rest[0])) | {"positions": positions()}
+        folder = Path(rest[0])
+        return served(folder) | {"positions": positions(), "overruled": overruled(folder.with_name("overruled"))}
     return conversions(what, Path(rest[0]))
 
 
