@@ -44,7 +44,7 @@ from exporters.conversion import (
     runtime_of,
 )
 from exporters.held_out import HeldOut
-from exporters.loaded_config import DEFAULT_MAX_TOKENS, DescribeJob, LoadedConfig, resolved
+from exporters.loaded_config import DEFAULT_MAX_TOKENS, DescribeJob, load_config, resolved
 from exporters.onnx_file import status_of
 from exporters.parity import Accuracy, Refusal, VariantBound, accuracy
 from exporters.publish import (
@@ -232,15 +232,8 @@ class _Inputs:
             max_tokens=self.description.max_tokens,
             threads=threads,
         )
-        with tempfile.TemporaryDirectory(prefix="lockstep-") as work:
-            async with slots:
-                try:
-                    answer = await processes.run(
-                        job, threads=threads, timeout_s=JOB_TIMEOUT_S, log=Path(work) / "describe.log", say=say
-                    )
-                except ConversionError as error:  # nothing is converted yet
-                    raise SourceError(f"the source's configuration cannot be loaded: {error}") from error
-        loaded = LoadedConfig.model_validate(answer)
+        async with slots:
+            loaded = await load_config(job, timeout_s=JOB_TIMEOUT_S, say=say)
         description = resolved(self.description, loaded, self.settings.max_tokens)
         pad_id = self.settings.pad_id if loaded.pad_id is None or loaded.pad_id < 0 else loaded.pad_id
         settings = replace(self.settings, pad_id=pad_id)

@@ -6,12 +6,14 @@ every default is the library's. `resolved` makes the description whole by it. Im
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Literal, get_args
 
 from pydantic import ValidationError
 
-from exporters.conversion import SourceError, Strict
+from exporters import processes
+from exporters.conversion import ConversionError, Say, SourceError, Strict
 from exporters.source import Description
 
 DEFAULT_MAX_TOKENS = 512
@@ -45,6 +47,17 @@ class LoadedConfig(Strict):
     pad_id: int | None
 
 
+async def load_config(job: DescribeJob, *, timeout_s: float, say: Say) -> LoadedConfig:
+    """Have a process of its own load the model and tell what its configuration decides; raises `SourceError`."""
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as work:
+        log = Path(work) / "describe.log"
+        try:
+            answer = await processes.run(job, threads=job.threads, timeout_s=timeout_s, log=log, say=say)
+        except ConversionError as error:  # nothing is converted yet
+            raise SourceError(f"the source's configuration cannot be loaded: {error}") from error
+    return LoadedConfig.model_validate(answer)
+
+
 def resolved(description: Description, loaded: LoadedConfig, tokenizer_limit: int | None) -> Description:
     """Return the description with what it left open as the loaded configuration has it.
 
@@ -68,7 +81,11 @@ def resolved(description: Description, loaded: LoadedConfig, tokenizer_limit: in
     try:
         return Description.model_validate(stated)
     except ValidationError as error:
-        raise SourceError(f"the configuration's labels cannot be served: {error.errors()[0]['msg']}") from error
+        raise SourceError(f"the configuration's labels cannot be served: {_sentence(error)}") from error
+
+
+def _sentence(error: ValidationError) -> str:
+    return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
 
 
 def _activation(description: Description, loaded: LoadedConfig) -> Literal["softmax", "sigmoid"]:

@@ -486,7 +486,8 @@ def _first_fault(error: Any) -> str:
     """Return the first fault of a pydantic `ValidationError` in words."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
+    message = str(first["msg"]).removeprefix("Value error, ")  # which pydantic puts before a sentence of ours
+    return f"{where}: {message}" if where else message
 
 
 def _config(path: Path) -> dict[str, Any]:
