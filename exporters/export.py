@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -36,6 +36,7 @@ from lockstep.exporters.conversion import (
     ExportError,
     Reference,
     ReferenceJob,
+    Say,
     SourceError,
     SourceFiles,
     Status,
@@ -43,6 +44,7 @@ from lockstep.exporters.conversion import (
     runtime_of,
 )
 from lockstep.exporters.held_out import HeldOut
+from lockstep.exporters.loaded_config import DEFAULT_MAX_TOKENS, DescribeJob, load_config, resolved
 from lockstep.exporters.onnx_file import status_of
 from lockstep.exporters.parity import Accuracy, Refusal, VariantBound, accuracy
 from lockstep.exporters.publish import (
@@ -54,7 +56,8 @@ from lockstep.exporters.publish import (
     publish,
     staging,
 )
-from lockstep.exporters.source import Description
+from lockstep.exporters.source import Description, Framework
+from lockstep.exporters.tokenizer_settings import CONFIG_FILE, TokenizerSettings, read_json
 from lockstep.server.core.artifact import ArtifactSpec, Budget, TensorSpec
 from lockstep.server.repository.catalog import PublishedModel
 from lockstep.server.repository.manifest import Artifact, Inputs, Manifest, Parity, Source, Tensor
@@ -63,11 +66,6 @@ from lockstep.server.text.encoder import TextEncoder
 
 JOB_TIMEOUT_S = 1800.0
 """Of one conversion, or of the source's run over the held-out rows."""
-
-DEFAULT_MAX_TOKENS = 512
-"""Where neither the description, the tokenizer nor the config says one."""
-
-_PAD_TOKENS = ("[PAD]", "<pad>", "<PAD>", "<|pad|>")
 
 Outcome = Literal["published", "unchanged", "refused", "verified"]
 
@@ -193,29 +191,53 @@ def source_fingerprint(description: Description, folder: Path) -> str:
     return _Inputs.of(description, Path.cwd() / folder).fingerprint()
 
 
-def described(description: Description, folder: Path) -> tuple[SourceFiles, TextEncoder]:
+async def described(description: Description, folder: Path) -> tuple[SourceFiles, TextEncoder]:
     """Return what a job is told of a source, and its tokenizer; raises `ExportError`."""
-    inputs = _Inputs.of(description, Path.cwd() / folder)
+    inputs = await _Inputs.of(description, Path.cwd() / folder).resolved(
+        slots=asyncio.Semaphore(1), threads=1, say=lambda text: None
+    )
     return inputs.files, inputs.encoder()
 
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """A source's files, found."""
+    """A source's files, found, and what is known of it."""
 
     description: Description
     folder: Path  # absolute
     tokenizer: Path
-    max_tokens: int
+    settings: TokenizerSettings
+    max_tokens: int | None  # None: `resolved` finds it
 
     @classmethod
     def of(cls, description: Description, folder: Path) -> _Inputs:
         tokenizer = _existing(folder / description.tokenizer, "tokenizer")
-        _weights(folder / description.weights)
-        stated = description.max_tokens
-        return cls(
-            description, folder, tokenizer, stated or _max_tokens(tokenizer, folder / description.weights, folder)
+        weights = folder / description.weights
+        _weights(weights)
+        settings = TokenizerSettings.read(tokenizer, weights if weights.is_dir() else None)
+        max_tokens = description.max_tokens
+        if max_tokens is None and description.framework is not Framework.HUGGINGFACE:
+            max_tokens = _max_tokens(settings, weights, folder)
+        return cls(description, folder, tokenizer, settings, max_tokens)
+
+    async def resolved(self, *, slots: asyncio.Semaphore, threads: int, say: Say) -> _Inputs:
+        """Return the source with what a Hugging Face model's loaded configuration decides; raises `SourceError`."""
+        if self.description.framework is not Framework.HUGGINGFACE:
+            return self
+        checkpoint = self.folder / self.description.weights
+        saved = self.tokenizer.resolve().parent == checkpoint.resolve() and (checkpoint / CONFIG_FILE).is_file()
+        job = DescribeJob(
+            checkpoint=checkpoint,
+            tokenizer=self.tokenizer if saved else None,
+            max_tokens=self.description.max_tokens,
+            threads=threads,
         )
+        async with slots:
+            loaded = await load_config(job, timeout_s=JOB_TIMEOUT_S, say=say)
+        description = resolved(self.description, loaded, self.settings.max_tokens)
+        pad_id = self.settings.pad_id if loaded.pad_id is None or loaded.pad_id < 0 else loaded.pad_id
+        settings = replace(self.settings, pad_id=pad_id)
+        return replace(self, description=description, settings=settings, max_tokens=description.max_tokens)
 
     @property
     def files(self) -> SourceFiles:
@@ -229,8 +251,8 @@ class _Inputs:
             labels=len(self.description.labels),
             output=self.description.output,
             activation=self.description.activation,
-            pad_id=_pad_id(self.tokenizer),
-            max_tokens=self.max_tokens,
+            pad_id=self.settings.pad_id or 0,  # 0 where none is named: no artifact may read the padding
+            max_tokens=self._limit,
             tensors=self.description.tensors,
             signature=self.description.signature,
         )
@@ -238,9 +260,15 @@ class _Inputs:
     def encoder(self) -> TextEncoder:
         """Return the tokenizer; raises `SourceError`."""
         try:
-            return TextEncoder.from_file(self.tokenizer, self.max_tokens)
+            return TextEncoder.from_file(self.tokenizer, self._limit, self.settings.truncation_side)
         except ValueError as error:
             raise SourceError(str(error)) from error
+
+    @property
+    def _limit(self) -> int:
+        if self.max_tokens is None:
+            raise AssertionError("a Hugging Face source is resolved before it is used")
+        return self.max_tokens
 
     def fingerprint(self) -> str:
         """Return one SHA-256 over what the source is now."""
@@ -251,6 +279,10 @@ class _Inputs:
             files["build"] = code
         stated = self.description.model_dump(mode="json", exclude={"name", "tokenizer", "weights"})
         stated["max_tokens"] = self.max_tokens
+        if self.settings.truncation_side != "right":
+            stated["truncation_side"] = self.settings.truncation_side
+        if self.description.framework is Framework.HUGGINGFACE:
+            stated["configuration"] = "loaded"  # what was published by the raw config.json is exported anew
         return fingerprint(files, [json.dumps(stated, sort_keys=True)])
 
 
@@ -298,9 +330,10 @@ class _Export:
         if same is not None and not dry_run and not again and set(artifacts) <= _kinds(same):
             self._say(None, f"unchanged since version {same.manifest.version}", done=True)
             return self._unchanged(same, artifacts, time.monotonic() - started)
-        encoder = inputs.encoder()
-        texts = held_out.read(verify_with, encoder, self.description.labels, inputs.files.pad_id)
-        files = inputs.files
+        found = await inputs.resolved(slots=self.slots, threads=self.threads, say=lambda text: self._say(None, text))
+        encoder = found.encoder()
+        files = found.files
+        texts = held_out.read(verify_with, encoder, found.description.labels, files.pad_id)
         with ExitStack() as stack:
             place = self.repository
             if dry_run:
@@ -321,9 +354,7 @@ class _Export:
             elif passed and same is not None and {outcome.kind for outcome in passed} <= _kinds(same):
                 version, result = same.manifest.version, "unchanged"
             elif passed:
-                manifest = self._manifest(
-                    outcomes, files, encoder, reference, of_source, sha256, staged, inputs.tokenizer
-                )
+                manifest = self._manifest(outcomes, found, encoder, reference, of_source, sha256, staged)
                 version = publish(staged, self.repository, manifest, carried=same).version
                 result = "published"
                 self._say(None, f"published as version {version}", done=True)
@@ -454,13 +485,12 @@ class _Export:
     def _manifest(
         self,
         outcomes: Sequence[_Outcome],
-        files: SourceFiles,
+        found: _Inputs,
         encoder: TextEncoder,
         reference: Reference,
         of_source: Accuracy,
         sha256: str,
         staged: Path,
-        tokenizer: Path,
     ) -> Manifest:
         """Clear what was refused out of the staged folder and describe the rest."""
         artifacts, refused, versions = [], {}, dict(reference.versions)
@@ -471,14 +501,15 @@ class _Export:
                 continue
             versions |= outcome.made.conversion.versions
             artifacts.append(_artifact(outcome.kind, outcome.made, staged))
-        shutil.copyfile(tokenizer, staged / TOKENIZER_FILE)
+        shutil.copyfile(found.tokenizer, staged / TOKENIZER_FILE)
         return Manifest(
             name=self.description.name,
             version=1,  # publishing counts
-            labels=list(self.description.labels),
-            pad_id=files.pad_id,
+            labels=list(found.description.labels),
+            pad_id=found.files.pad_id,
             vocabulary=encoder.vocabulary,
-            max_tokens=files.max_tokens,
+            max_tokens=encoder.max_tokens,
+            truncation_side=found.settings.truncation_side,
             tokenizer={TOKENIZER_FILE: checksums(staged, staged)[TOKENIZER_FILE]},
             source=Source(
                 framework=self.description.framework.value,
@@ -638,33 +669,13 @@ def _weights(path: Path) -> dict[str, Path]:
     return {file.name: file for file in found}
 
 
-def _max_tokens(tokenizer: Path, weights: Path, folder: Path) -> int:
-    truncation = _json(tokenizer).get("truncation")
-    if isinstance(truncation, dict) and isinstance(truncation.get("max_length"), int):
-        return int(truncation["max_length"])
-    config = next((place / "config.json" for place in (weights, folder) if (place / "config.json").is_file()), folder)
-    if config.is_file() and isinstance(_json(config).get("max_position_embeddings"), int):
-        return int(_json(config)["max_position_embeddings"])
-    return DEFAULT_MAX_TOKENS
-
-
-def _pad_id(tokenizer: Path) -> int:
-    """Return the tokenizer's padding id; 0 where it names none, since no artifact may read the padding."""
-    known = _json(tokenizer)
-    if isinstance(known.get("padding"), dict):
-        return int(known["padding"]["pad_id"])
-    ids = {token["content"]: int(token["id"]) for token in known.get("added_tokens", [])}
-    return next((ids[token] for token in _PAD_TOKENS if token in ids), 0)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        read = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise SourceError(f"{path}: not JSON ({error})") from error
-    if not isinstance(read, dict):
-        raise SourceError(f"{path}: not a JSON object")
-    return read
+def _max_tokens(settings: TokenizerSettings, weights: Path, folder: Path) -> int:
+    """Return the smallest limit that the tokenizer and a config.json name."""
+    limits = [] if settings.max_tokens is None else [settings.max_tokens]
+    config = next((place / "config.json" for place in (weights, folder) if (place / "config.json").is_file()), None)
+    if config is not None and isinstance(positions := read_json(config).get("max_position_embeddings"), int):
+        limits.append(positions)
+    return min(limits, default=DEFAULT_MAX_TOKENS)
 
 
 def _code_of(build: str | None, folder: Path) -> Path | None:

@@ -38,9 +38,10 @@ from lockstep.exporters.conversion import (
     artifact_of,
     resolve,
 )
+from lockstep.exporters.loaded_config import DESCRIBER, DescribeJob, LoadedConfig
 from lockstep.exporters.recurrence import UnsupportedRecurrence
 
-Job = ConvertJob | ReferenceJob
+Job = ConvertJob | ReferenceJob | DescribeJob
 
 _BATCH_ROWS = 64
 _BATCH_TOKENS = 8192
@@ -54,7 +55,7 @@ def main() -> None:
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as channel:
         job: Job = TypeAdapter(Job).validate_json(sys.stdin.buffer.read())
         try:
-            result = _convert(job, channel) if isinstance(job, ConvertJob) else _refer(job, channel)
+            result = _do(job, channel)
         except Exception as error:
             known = _known_cause(error)
             if known is None:
@@ -65,6 +66,14 @@ def main() -> None:
             _write(channel, {"error": text, "source": isinstance(known, SourceError)})
         else:
             _write(channel, {"result": result.model_dump(mode="json")})
+
+
+def _do(job: Job, channel: IO[str]) -> Conversion | Reference | LoadedConfig:
+    if isinstance(job, DescribeJob):
+        _write(channel, {"say": "loading its configuration"})
+        found: LoadedConfig = resolve(DESCRIBER)(job)
+        return found
+    return _convert(job, channel) if isinstance(job, ConvertJob) else _refer(job, channel)
 
 
 def _convert(job: ConvertJob, channel: IO[str]) -> Conversion:

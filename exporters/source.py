@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Framework(StrEnum):
@@ -43,7 +43,7 @@ class Description(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     framework: Framework
     layer: str  # the kind of layer in a word or two, for people: "BiLSTM", "Transformer"
-    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    labels: tuple[str, ...] = ()  # in the order of the outputs; huggingface: none for those of its configuration
     tokenizer: str
     weights: str
     build: str | None = None
@@ -52,6 +52,12 @@ class Description(BaseModel):
     activation: Literal["softmax", "sigmoid"] = "softmax"
     tensors: dict[Role, str] = {}
     signature: str = "serving_default"  # of a SavedModel
+
+    @model_validator(mode="after")
+    def _labels_are_named(self) -> Description:
+        if len(self.labels) < 2 and self.framework is not Framework.HUGGINGFACE:
+            raise ValueError(f"name at least two labels, in the order of the outputs ({len(self.labels)} named)")
+        return self
 
     @classmethod
     def read(cls, path: Path) -> Description:

@@ -43,11 +43,15 @@ class TorchSource:
         return {"torch": str(torch.__version__)}
 
     def outputs(self, ids: Ids, lengths: Lengths) -> Outputs:
-        """Run the module as its author would: eagerly, without gradients."""
+        """Run the module as its author would."""
+        return self.run(self.module, ids, lengths)
+
+    def run(self, module: torch.nn.Module, ids: Ids, lengths: Lengths) -> Outputs:
+        """Run a module of these inputs eagerly, without gradients."""
         import torch
 
         with torch.inference_mode():
-            answer = self.module(**self.feeds(ids, lengths))
+            answer = module(**self.feeds(ids, lengths))
             outputs: Outputs = labelled(answer, self._files).float().numpy()
         return outputs
 
@@ -68,8 +72,9 @@ def open_source(files: SourceFiles) -> TorchSource:
     module = build()
     if not isinstance(module, torch.nn.Module):
         raise SourceError(f"build {files.build!r} returned a {type(module).__name__}, not a torch.nn.Module")
+    state = read_weights(files.weights)
     try:
-        module.load_state_dict(read_weights(files.weights))
+        module.load_state_dict(with_tied(module, state))
     except RuntimeError as error:  # names the keys and shapes that do not match
         raise SourceError(f"{files.weights} does not fit {files.build}: {error}") from error
     module.eval().requires_grad_(False)
@@ -100,6 +105,25 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise SourceError(f"{path}: holds a {type(state).__name__}, not a state_dict of tensors")
     return state
+
+
+def with_tied(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the state dict with the names that `safetensors.torch.save_model` leaves out.
+
+    It writes a tensor that the module has under several names (tied weights) under one of them.
+    """
+    import torch
+
+    names: dict[tuple[int, torch.Size, tuple[int, ...]], list[str]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if isinstance(tensor, torch.Tensor) and tensor.numel():
+            names.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), []).append(name)
+    whole = dict(state)
+    for shared in names.values():
+        stored = next((name for name in shared if name in state), None)
+        if stored is not None:
+            whole |= {name: state[stored] for name in shared if name not in state}
+    return whole
 
 
 def labelled(answer: Any, files: SourceFiles) -> torch.Tensor:

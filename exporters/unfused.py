@@ -35,7 +35,7 @@ async def unfused_cost(
     def say(text: str) -> None:
         on_progress(Progress(description.name, "loop form", text))
 
-    files, encoder = described(description, folder)
+    files, encoder = await described(description, folder)
     texts = held_out.read(verify_with, encoder, description.labels, files.pad_id)
     with tempfile.TemporaryDirectory(prefix="lockstep-") as temporary:
         work = Path(temporary) / _KIND

@@ -82,7 +82,7 @@ class ModelBuilder:
         )
         return ServedModel(
             published,
-            TextEncoder.from_file(published.tokenizer, manifest.max_tokens),
+            TextEncoder.from_file(published.tokenizer, manifest.max_tokens, manifest.truncation_side),
             Batcher(spec, self._costs, self._slots, self._observer, readiness_changed=self._readiness_changed),
             tuple(manifest.labels),
         )

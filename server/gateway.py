@@ -416,7 +416,8 @@ def _check_ids(ids: Ids, served: ServedModel, truncate: bool) -> Encoding | Inva
             f"the row has {len(ids)} tokens, the model's maximum is {manifest.max_tokens}: "
             "shorten it, or ask for truncation"
         )
-    kept = ids[: manifest.max_tokens]
+    most = manifest.max_tokens
+    kept = ids[:most] if manifest.truncation_side == "right" else ids[-most:]
     if kept.min() < 0 or kept.max() >= manifest.vocabulary:
         bad = int(kept[(kept < 0) | (kept >= manifest.vocabulary)][0])
         return InvalidInput(f"token id {bad} is outside the vocabulary, 0 to {manifest.vocabulary - 1}")

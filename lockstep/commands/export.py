@@ -179,7 +179,16 @@ def saved_model_command(folder: Path, **options: Any) -> None:
 @click.option("--tokenizer", type=_FILE, metavar="TOKENIZER.JSON", help="[default: DIR/tokenizer.json]")
 @click.option("--labels", metavar="A,B", help="In the order of the model's outputs.  [default: the config's id2label]")
 @click.option("--layer", help="The kind of layer in a word, for people.  [default: the config's model_type]")
-@click.option("--max-tokens", type=click.IntRange(1), help="[default: the tokenizer's, the config's, or 512]")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    help="The longest text.  [default: the least of the tokenizer's, the model's positions and the config's, or 512]",
+)
+@click.option(
+    "--activation",
+    type=click.Choice(["softmax", "sigmoid"]),
+    help="What turns logits into probabilities.  [default: sigmoid for a multi-label model, else softmax]",
+)
 @_publishing
 def huggingface_command(
     folder: Path, tokenizer: Path | None, labels: str | None, layer: str | None, **options: Any
@@ -189,9 +198,6 @@ def huggingface_command(
     Read offline; weights are safetensors, and no code of the folder's runs. Token types are folded in.
     """
     config = _config(folder / "config.json")
-    if labels is None:
-        named = config.get("id2label") or {}
-        labels = ",".join(str(named[key]) for key in sorted(named, key=int))
     _export_one(
         "huggingface",
         build=None,
@@ -200,7 +206,6 @@ def huggingface_command(
         labels=labels,
         layer=layer or str(config.get("model_type", "Transformer")),
         output="logits",
-        activation="softmax",
         **options,
     )
 
@@ -287,11 +292,11 @@ def _export_one(
     weights: Path,
     name: str,
     tokenizer: Path,
-    labels: str,
+    labels: str | None,
     layer: str,
     max_tokens: int | None,
     output: str,
-    activation: str,
+    activation: str | None,
     input_ids: str | None = None,
     attention_mask: str | None = None,
     lengths: str | None = None,
@@ -310,13 +315,13 @@ def _export_one(
                 "name": name,
                 "framework": framework,
                 "layer": layer,
-                "labels": tuple(label.strip() for label in labels.split(",") if label.strip()),
+                "labels": tuple(label.strip() for label in (labels or "").split(",") if label.strip()),
                 "tokenizer": str(tokenizer),
                 "weights": str(weights),
                 "build": build,
                 "max_tokens": max_tokens,
                 "output": output,
-                "activation": activation,
+                **({"activation": activation} if activation is not None else {}),
                 "tensors": {role: name for role, name in roles.items() if name},
                 "signature": signature,
             }
@@ -485,7 +490,8 @@ def _first_fault(error: Any) -> str:
     """Return the first fault of a pydantic `ValidationError` in words."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
+    message = str(first["msg"]).removeprefix("Value error, ")  # which pydantic puts before a sentence of ours
+    return f"{where}: {message}" if where else message
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ async def _measure(
     alone = [(1, length) for length in settings.lengths_alone]
     together = [(32, length) for length in settings.lengths_together]
     try:
-        files, _ = described(*description(row, gathered.cache))
+        files, _ = await described(*description(row, gathered.cache))
         say("opening its source and its artifacts")
         async with source(files) as modes, workers(row.published, manifest.artifacts) as backends:
             say(f"{len(backends)} artifacts over lengths")

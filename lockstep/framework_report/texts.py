@@ -37,7 +37,8 @@ def held_out(model: PublishedModel, path: Path, max_tokens: int | None = None) -
     """
     limit = model.manifest.max_tokens if max_tokens is None else max_tokens
     try:
-        read = reader.read(path, TextEncoder.from_file(model.tokenizer, limit), model.manifest.labels)
+        encoder = TextEncoder.from_file(model.tokenizer, limit, model.manifest.truncation_side)
+        read = reader.read(path, encoder, model.manifest.labels)
     except (reader.HeldOutError, ValueError) as error:
         raise MeasuringFailed(str(error)) from error
     return HeldOutTexts(read.rows, read.labels)

@@ -95,6 +95,7 @@ class Manifest(Strict):
     pad_id: Annotated[int, Field(ge=0)]
     vocabulary: Annotated[int, Field(ge=1)]  # valid ids are 0 <= id < vocabulary
     max_tokens: Annotated[int, Field(ge=1)]
+    truncation_side: Literal["right", "left"] = "right"  # where a text that is too long is cut: its end, its beginning
     tokenizer: dict[str, Sha256]  # the tokenizer's file, relative to the version's folder
     source: Source
     artifacts: Annotated[list[Artifact], Field(min_length=1)]

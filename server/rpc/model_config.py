@@ -83,6 +83,7 @@ def model_config(name: str, served: ServedModel, backends: Sequence[Backend], pl
     parameters = {
         "labels": ",".join(manifest.labels),
         "max_tokens": str(manifest.max_tokens),
+        "truncation_side": manifest.truncation_side,
         "version": str(manifest.version),
         "source_framework": manifest.source.framework,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -11,21 +12,25 @@ from tokenizers import Tokenizer
 from lockstep.server.core.errors import InputTooLong, InvalidInput
 from lockstep.server.core.messages import Encoding
 
+Side = Literal["right", "left"]
+"""Where a text that is too long loses tokens: at its end, or at its beginning."""
+
 
 class TextEncoder:
     """A tokenizer bound to a maximum length.
 
-    Texts are encoded without padding. Truncation keeps the tokenizer's own special tokens, so a cut
-    text still ends as every other text of the model does.
+    Texts are encoded without padding. Truncation takes tokens from the side that the model's author cuts
+    (`right`: the end) and keeps the tokenizer's own special tokens, so a cut text still begins and ends as
+    every other text of the model does.
     """
 
-    def __init__(self, tokenizer_json: str, max_tokens: int) -> None:
+    def __init__(self, tokenizer_json: str, max_tokens: int, truncation_side: Side = "right") -> None:
         self._whole = Tokenizer.from_str(tokenizer_json)
         self._whole.no_padding()
         self._whole.no_truncation()
         self._cut = Tokenizer.from_str(tokenizer_json)
         self._cut.no_padding()
-        self._cut.enable_truncation(max_tokens)
+        self._cut.enable_truncation(max_tokens, direction=truncation_side)
         self._special_tokens = self._whole.num_special_tokens_to_add(False)
         self.max_tokens = max_tokens
         self.vocabulary: int = self._whole.get_vocab_size(with_added_tokens=True)
@@ -40,10 +45,10 @@ class TextEncoder:
         return special
 
     @classmethod
-    def from_file(cls, path: Path, max_tokens: int) -> TextEncoder:
+    def from_file(cls, path: Path, max_tokens: int, truncation_side: Side = "right") -> TextEncoder:
         """Read a `tokenizer.json`; raises `ValueError` naming the file where it cannot be parsed."""
         try:
-            return cls(path.read_text(encoding="utf-8"), max_tokens)
+            return cls(path.read_text(encoding="utf-8"), max_tokens, truncation_side)
         except OSError:
             raise
         except Exception as error:  # the tokenizers library raises bare Exception

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from lockstep.exporters.conversion import SourceError
 from lockstep.exporters.export import export_model
 from lockstep.server.repository.catalog import scan
 from tests.tiny.descriptions import DESCRIPTIONS
-from tests.tiny.fixtures import TinySources
+from tests.tiny.fixtures import TinySources, framework_environment
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,19 @@ def test_weights_of_another_model_are_named(tiny_sources: TinySources, folder: P
     message = refused_source(tiny_sources, folder, repository)
     assert "does not fit tests.tiny.torch_sources:bilstm" in message
     assert "Missing key(s)" in message
+
+
+def test_tied_weights_that_safetensors_wrote_once_are_loaded_under_every_name(tmp_path: Path) -> None:
+    opened = f"from tests.tiny.torch_sources import *; open_tied(Path({str(tmp_path / 'tied.safetensors')!r}))"
+    finished = subprocess.run(
+        [sys.executable, "-c", opened],
+        cwd=Path(__file__).resolve().parents[2],
+        env=framework_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_a_crash_of_the_source_is_reported_with_its_last_words(

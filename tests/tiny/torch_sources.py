@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -112,6 +112,26 @@ class BareLoop(nn.Module):
         return self.head(state)
 
 
+class Tied(nn.Module):
+    """An embedding under two names, and weights that two layers share: `safetensors` writes each once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+        self.words = self.embedding
+        self.inner, self.outer = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.outer.weight = self.inner.weight
+        self.head = nn.Linear(WIDTH, len(LABELS))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        states = self.outer(torch.tanh(self.inner(self.words(input_ids)))) * attention_mask.unsqueeze(2)
+        return self.head(states.sum(1))
+
+
+def tied() -> nn.Module:
+    return Tied()
+
+
 def bare_loop() -> nn.Module:
     return BareLoop()
 
@@ -135,6 +155,21 @@ def transformer() -> nn.Module:
 def crashing() -> nn.Module:
     print("about to crash", file=sys.stderr, flush=True)
     os.abort()
+
+
+def open_tied(weights: Path) -> None:
+    """Save tied weights as safetensors does, open them as a source, and say what is missing or differs."""
+    from lockstep.exporters import torch_source
+    from lockstep.exporters.source import Framework
+    from tests.tiny.varieties import files
+
+    module = seeded(Tied()).eval()
+    save_model(module, str(weights))
+    assert len(load_file(weights)) == len(module.state_dict()) - 2
+    source = torch_source.open_source(files("tied", Framework.TORCH, weights, "tests.tiny.torch_sources:tied"))
+    ids = torch.arange(1, 8).unsqueeze(0)
+    expected = module(ids, torch.ones_like(ids)).detach().numpy()
+    assert (source.outputs(ids.numpy(), torch.tensor([7]).numpy()) == expected).all()
 
 
 def main(folder: Path, names: list[str]) -> None:

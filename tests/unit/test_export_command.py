@@ -53,6 +53,12 @@ def test_a_bad_description_names_the_field(tmp_path: Path) -> None:
 OPTIONS = ("--tokenizer", "none.json", "--repository", "never")
 
 
+def test_one_label_is_refused_in_a_sentence() -> None:
+    status, output = run("keras", "none.keras", "--name", "m", "--labels", "a", *OPTIONS)
+    assert status == 2
+    assert "Error: name at least two labels, in the order of the outputs (1 named)" in output
+
+
 def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     status, output = run("keras", "none.keras", "--name", "m", "--labels", "a,b", *OPTIONS)
     assert status == 1

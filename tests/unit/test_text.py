@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lockstep.server.core.errors import InputTooLong, InvalidInput
 from lockstep.server.core.messages import Encoding
-from lockstep.server.text.encoder import TextEncoder
+from lockstep.server.text.encoder import Side, TextEncoder
 from lockstep.server.text.padding import pad
 from tests import doubles
 
@@ -46,6 +46,15 @@ def test_truncation_keeps_the_special_tokens_and_says_so(encoder: TextEncoder) -
     assert long.ids.tolist() == [2, 4, 4, 4, 4, 3]
     assert isinstance(short, Encoding)
     assert not short.truncated
+
+
+def test_a_text_is_cut_on_the_side_that_its_model_cuts() -> None:
+    cases: dict[Side, list[int]] = {"right": [2, 5, 4, 4, 4, 3], "left": [2, 4, 4, 4, 6, 3]}
+    for side, kept in cases.items():
+        encoder = TextEncoder(doubles.tokenizer().to_str(), 6, side)
+        (row,) = encoder.encode(["bad " + "good " * 10 + "film"], truncate=True)
+        assert isinstance(row, Encoding)
+        assert row.ids.tolist() == kept
 
 
 def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
