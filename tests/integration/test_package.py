@@ -1,5 +1,6 @@
 """The package as people get it: one top-level name, built, installed and run away from the repository."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -30,7 +31,10 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (wheel,) = built.glob("*.whl")
     pip = [sys.executable, "-m", "pip", "--python", str(folder), "install", "--quiet", "--no-deps", "--no-index", wheel]
-    subprocess.run(pip, check=True)
+    alone = {
+        name: value for name, value in os.environ.items() if name != "PYTHONPATH"
+    }  # the tests' own, with our folder
+    subprocess.run(pip, env=alone, check=True)
     python = folder / "bin" / "python"
     (packages,) = (folder / "lib").glob("python*/site-packages")
     # A path file is read for its lines only: the hook of our editable installation is not run there.
