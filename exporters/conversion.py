@@ -182,6 +182,7 @@ class ReferenceJob(Strict):
     rows: Path  # .npz: ids int64[sum of lengths], lengths int64[rows]
     timing: Path  # .npz: b1_t32 int64[1, 32] and b32_t64 int64[32, 64]; an absent one is not timed
     outputs: Path  # .npz to write: outputs float32[rows, labels]
+    vocabulary: int  # the tokenizer's ids are below it
     threads: int
 
 

@@ -379,7 +379,7 @@ class _Export:
     ) -> tuple[Reference, gate.Expected, list[_Outcome]]:
         try:
             async with asyncio.TaskGroup() as group:
-                referring = group.create_task(self._refer(files, texts, work))
+                referring = group.create_task(self._refer(files, texts, vocabulary, work))
                 converting = [
                     group.create_task(self._convert(kind, files, texts, vocabulary, staged, work, referring))
                     for kind in artifacts
@@ -389,7 +389,9 @@ class _Export:
         reference, expected = referring.result()
         return reference, expected, [task.result() for task in converting]
 
-    async def _refer(self, files: SourceFiles, texts: HeldOut, work: Path) -> tuple[Reference, gate.Expected]:
+    async def _refer(
+        self, files: SourceFiles, texts: HeldOut, vocabulary: int, work: Path
+    ) -> tuple[Reference, gate.Expected]:
         """Have the source itself answer every row."""
         rows = (*texts.grid, *(row.ids for row in texts.special), *texts.rows)
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
@@ -398,6 +400,7 @@ class _Export:
             rows=work / "rows.npz",
             timing=work / "timing.npz",
             outputs=work / "outputs.npz",
+            vocabulary=vocabulary,
             threads=self.threads,
         )
         np.savez(job.rows, ids=np.concatenate(rows), lengths=lengths)

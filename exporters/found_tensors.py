@@ -63,6 +63,12 @@ def find(inputs: Sequence[Candidate], outputs: Sequence[Candidate], given: Mappi
         named[INPUT_IDS] = left.pop()
     if INPUT_IDS not in named or left:
         raise SourceError(f"it cannot be told which input is which, name them: {listed}")
+    for candidate in named.values():
+        if candidate.dtype == "string" and candidate is not named.get(LOGITS):
+            raise SourceError(
+                f"input {candidate.name!r} takes text, and this version exports models that take token ids: export the "
+                f"part after its tokenization, with a tokenizer of the same words ({listed})"
+            )
     for candidate in (*named.values(), *zeros):
         if candidate is not named.get(LOGITS) and candidate.dtype not in _INTEGERS:
             raise SourceError(f"input {candidate.name!r} is {candidate.dtype}, not int64 or int32: {listed}")

@@ -14,6 +14,7 @@ import numpy as np
 from lockstep.exporters.conversion import Ids, Outputs, Say
 from lockstep.exporters.held_out import HeldOut, Row
 from lockstep.exporters.parity import (
+    IGNORES_END,
     Accuracy,
     Batch,
     Bound,
@@ -304,7 +305,8 @@ class _Run:
 
     def _whose_fault(self, refusal: Refusal, expected: Expected) -> str:
         invariance = expected.padding_invariance
-        if invariance is not None and invariance > 10 * self.bound.atol:
+        of_padding = refusal.reason.startswith(IGNORES_END)
+        if of_padding and invariance is not None and invariance > 10 * self.bound.atol:
             return f". The source itself minds padding (its own answers move by {invariance:.2g})"
         return ""
 

@@ -40,12 +40,17 @@ from lockstep.exporters.conversion import (
 )
 from lockstep.exporters.loaded_config import DESCRIBER, DescribeJob, LoadedConfig
 from lockstep.exporters.recurrence import UnsupportedRecurrence
+from lockstep.exporters.source_probe import Probe, check_repeatable
 
 Job = ConvertJob | ReferenceJob | DescribeJob
 
 _BATCH_ROWS = 64
 _BATCH_TOKENS = 8192
 _TIMED_RUNS = 7
+_OF_TRACEBACKS = ("Graph execution error", "Detected at node", "File ", "<stack traces", "[[{{node", "Traceback", "[[")
+"""How lines begin that TensorFlow puts around what is wrong."""
+_REPEATED_ROWS = 8
+_SHOWN_IDS = 8
 _PADDED_ROWS = 16  # of the check whether the source itself minds padding
 
 
@@ -93,7 +98,8 @@ def _refer(job: ReferenceJob, channel: IO[str]) -> Reference:
         lengths: Lengths = stored["lengths"]
         rows = np.split(stored["ids"], np.cumsum(lengths)[:-1])
     _write(channel, {"say": f"running the source on {len(rows)} rows"})
-    outputs = _alone(source, rows)
+    outputs = _alone(source, rows, job)
+    _check_repeatable(source, rows, outputs)
     np.savez(job.outputs, outputs=outputs)
     with np.load(job.timing, allow_pickle=False) as batches:
         costs = {name: _cpu_ms(source, batches[name]) for name in batches}
@@ -105,31 +111,49 @@ def _refer(job: ReferenceJob, channel: IO[str]) -> Reference:
     )
 
 
-def _alone(source: OpenedSource, rows: list[Ids]) -> Outputs:
+def _alone(source: OpenedSource, rows: list[Ids], job: ReferenceJob) -> Outputs:
     """Return float32[rows, labels], each row without padding: only rows of equal length share a batch."""
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        by_length[len(row)].append(index)
     answers: dict[int, Outputs] = {}
-    for length, indices in sorted(by_length.items()):
+    for length, indices in sorted(_by_length(rows).items()):
         step = max(1, min(_BATCH_ROWS, _BATCH_TOKENS // length))
         for start in range(0, len(indices), step):
             part = indices[start : start + step]
             ids = np.stack([rows[index] for index in part])
             try:
                 answer = source.outputs(ids, np.full(len(part), length, dtype=np.int64))
-            except SourceError:
-                raise
+                if answer.ndim != 2 or answer.shape[0] != len(part):
+                    raise SourceError(
+                        f"the source answered {list(answer.shape)} for {len(part)} rows, not [rows, labels]"
+                    )
             except Exception as error:
-                raise SourceError(
-                    f"the source failed on {len(part)} rows of {length} tokens ({type(error).__name__}: "
-                    f"{_first_lines(error)}); if it is made for shorter texts, give its max tokens"
-                ) from error
-            if answer.shape[0] != len(part):
-                raise SourceError(f"the source answered {answer.shape[0]} rows for {len(part)}")
+                raise _failed(source, ids, job, error) from error
             answers.update(zip(part, answer, strict=True))
     outputs: Outputs = np.stack([answers[index] for index in range(len(rows))]).astype(np.float32)
     return outputs
+
+
+def _by_length(rows: list[Ids]) -> dict[int, list[int]]:
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        by_length[len(row)].append(index)
+    return by_length
+
+
+def _failed(source: OpenedSource, ids: Ids, job: ReferenceJob, error: Exception) -> SourceError:
+    """Say why a source failed on a batch: the cause that probing establishes, or else its own words alone."""
+    probe = Probe(source.outputs, ids, job.source.max_tokens, job.vocabulary)
+    cause = probe.cause()
+    own = str(error) if isinstance(error, SourceError) else f"{type(error).__name__}: {_first_lines(error)}"
+    if cause is not None:
+        return SourceError(f"the source cannot be run on every row: {cause}. Its own words: {own}")
+    shown = " ".join(str(number) for number in ids[0][:_SHOWN_IDS])
+    return SourceError(f"the source failed on {len(ids)} rows of {ids.shape[1]} tokens, the first {shown} …: {own}")
+
+
+def _check_repeatable(source: OpenedSource, rows: list[Ids], outputs: Outputs) -> None:
+    """Raise `SourceError` where the source answers some rows otherwise when it is asked again."""
+    indices = max(_by_length(rows).values(), key=len)[:_REPEATED_ROWS]
+    check_repeatable(source.outputs, np.stack([rows[index] for index in indices]), outputs[indices])
 
 
 def _padding_invariance(source: OpenedSource, rows: list[Ids], alone: Outputs, pad_id: int) -> float | None:
@@ -180,7 +204,8 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _first_lines(error: BaseException, lines: int = 4) -> str:
-    return " / ".join(line.strip() for line in str(error).strip().splitlines()[:lines] if line.strip())
+    said = [line.strip() for line in str(error).strip().splitlines()]
+    return " / ".join([line for line in said if line and not line.startswith(_OF_TRACEBACKS)][:lines])
 
 
 def _write(channel: IO[str], message: dict[str, object]) -> None:

@@ -111,6 +111,18 @@ def open_source(files: SourceFiles) -> KerasSource:
 
 
 def _takes(model: keras.Model) -> tuple[str, ...]:
+    for tensor in model.inputs:
+        if tensor.dtype == "string":
+            raise SourceError(
+                f"the model takes text ({tensor.name!r} is of dtype string), and this version exports models that take "
+                "token ids: export the layers after its TextVectorization, with a tokenizer of the same words"
+            )
+    for layer in model._flatten_layers():
+        if getattr(layer, "stateful", False):
+            raise SourceError(
+                f"the layer {layer.name!r} is stateful: its answer to a row depends on the rows before; build it with "
+                "stateful=False"
+            )
     names = [tensor.name for tensor in model.inputs]
     if len(names) == 1:
         return (INPUT_IDS,)

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from lockstep.exporters.conversion import Outputs
 from lockstep.exporters.held_out import grid_lengths
 
+IGNORES_END = "ignores where a row ends"
+"""How the reason begins where padding changes an answer."""
+
 BATCH_SIZES = (1, 2, 3, 5, 8, 16, 32, 64)
 """Rows of the grid's batches."""
 
@@ -178,7 +181,7 @@ def judge(
             if bad_row is not None:
                 index = rows[bad_row]
                 return Refusal(
-                    f"ignores where a row ends (the mask or the lengths): {describe(index)}, {lengths[index]} "
+                    f"{IGNORES_END} (the mask or the lengths): {describe(index)}, {lengths[index]} "
                     f"tokens: alone {_shown(alone[index])}, {kind} {where} {_shown(got[bad_row])}"
                 )
             bad_row = _first_beyond(source[rows], got, bound)
