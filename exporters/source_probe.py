@@ -71,8 +71,10 @@ class Probe:
         length = row.shape[1]
 
         def works(tokens: int) -> bool:
-            return self._works(np.resize(row, (1, tokens)))
+            return self._works(np.full((1, tokens), row[0, 0]))  # of one id: nothing but the length differs
 
+        if works(length):
+            return None
         tried = sorted({tokens for tokens in (*_LENGTHS, self.max_tokens) if tokens <= self.max_tokens} | {length})
         answered = [tokens for tokens in tried if works(tokens)]
         answered = (
