@@ -196,6 +196,11 @@ class Ending(Strict):
     kind: EndingKind
     where: str  # the operator by name, for people
 
+    @classmethod
+    def of(cls, kind: EndingKind, where: str, *, picked: bool) -> Ending | None:
+        """Return the ending; None where some of a softmax's numbers were picked, which are no distribution."""
+        return None if picked and kind in ("softmax", "log_softmax") else cls(kind=kind, where=where)
+
 
 class Reference(Strict):
     """What the source itself answered beside the outputs."""

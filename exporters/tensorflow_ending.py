@@ -16,6 +16,9 @@ _PASSING = frozenset(
 )
 """Operators that pass numbers on as they are, in their first input."""
 
+_PICKING = frozenset({"StridedSlice", "Slice", "GatherV2", "GatherNd"})
+"""Operators that pass some of the numbers on, of their first input."""
+
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _KINDS: Mapping[str, EndingKind] = {
     "Softmax": "softmax",
@@ -30,12 +33,12 @@ def ending_of(graph: Any, tensor: str) -> Ending | None:
     """Return what a `tf.Graph` computes a tensor (`name:0`) by; None where that does not tell what it means."""
     definition = graph.as_graph_def()
     functions = {function.signature.name: function for function in definition.library.function}
-    nodes, node = _producer({node.name: node for node in definition.node}, tensor, functions)
+    nodes, node, picked = _producer({node.name: node for node in definition.node}, tensor, functions)
     if node is None:
         return None
     where = f"{node.op} ({node.name})"
     if node.op in _KINDS:
-        return Ending(kind=_KINDS[node.op], where=where)
+        return Ending.of(_KINDS[node.op], where, picked=picked)
     before = [_producer(nodes, name, functions)[1] for name in node.input if not name.startswith("^")]
     if node.op in _SUMS and any(one is not None and one.op in _PRODUCTS for one in before):
         return Ending(kind="affine", where=where)
@@ -46,17 +49,20 @@ def ending_of(graph: Any, tensor: str) -> Ending | None:
 
 def _producer(
     nodes: Mapping[str, Any], tensor: str, functions: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], Any | None]:
-    """Return the node that computes a tensor, and the nodes it is among; through calls and what passes numbers on.
+) -> tuple[Mapping[str, Any], Any | None, bool]:
+    """Return the node that computes a tensor, the nodes it is among, and whether only some of its numbers are passed.
 
-    A tensor is `name`, `name:1` or, within a function, `name:output:1`. The node of a function's argument is None.
+    Looks through calls and what passes numbers on. The node of a function's argument is None. A tensor is
+    `name`, `name:1` or, within a function, `name:output:1`.
     """
+    picked = False
     while True:
         name, *rest = tensor.split(":")
         node = nodes.get(name)
         if node is None:
-            return nodes, None
-        if node.op in _PASSING:
+            return nodes, None, picked
+        if node.op in _PASSING or node.op in _PICKING:
+            picked |= node.op in _PICKING
             tensor = node.input[0]
         elif node.op in _CALLS and node.attr["f"].func.name in functions:
             function = functions[node.attr["f"].func.name]
@@ -64,4 +70,4 @@ def _producer(
             tensor = function.ret[function.signature.output_arg[place].name]
             nodes = {inner.name: inner for inner in function.node_def}
         else:
-            return nodes, node
+            return nodes, node, picked

@@ -58,7 +58,7 @@ def labelled(columns: tf.Tensor, files: SourceFiles) -> tf.Tensor:
     import tensorflow as tf
 
     if columns.shape.rank == 1:
-        columns = columns[:, tf.newaxis]
+        columns = tf.expand_dims(columns, 1)
     if columns.shape.rank != 2 or (columns.shape[1] is None and files.columns is None and files.output is not None):
         raise SourceError(f"the source answers {columns.shape}, not [batch, labels]")
     columns = tf.cast(columns, tf.float32)

@@ -16,6 +16,9 @@ _PASSING = frozenset(
 )
 """Operators that pass numbers on as they are, in their first argument."""
 
+_PICKING = frozenset({"select", "slice", "index", "index_select", "gather"})
+"""Operators that pass some of the numbers on, of their first argument."""
+
 _KINDS: Mapping[str, EndingKind] = {
     "softmax": "softmax",
     "sigmoid": "sigmoid",
@@ -48,23 +51,29 @@ def ending_of(run: Callable[[], Any]) -> Ending | None:
 
     with torch.no_grad(), Recorder():
         answer = run()
-    name, args = _producer(producers, answer)
+    name, args, picked = _producer(producers, answer)
     if name in _KINDS:
-        return Ending(kind=_KINDS[name], where=name)
+        return Ending.of(_KINDS[name], name, picked=picked)
     before = [_producer(producers, one)[0] for one in args if isinstance(one, torch.Tensor)]
     if name == "add" and _PRODUCTS & set(before):
         return Ending(kind="affine", where="add of a matrix product")
     if name == "log" and before and before[0] in ("softmax", "sigmoid"):
-        return Ending(kind="log_softmax" if before[0] == "softmax" else "log_sigmoid", where=f"log of {before[0]}")
+        kind: EndingKind = "log_softmax" if before[0] == "softmax" else "log_sigmoid"
+        return Ending.of(kind, f"log of {before[0]}", picked=picked)
     return None
 
 
-def _producer(producers: Mapping[int, tuple[str, tuple[Any, ...]]], tensor: Any) -> tuple[str, tuple[Any, ...]]:
-    """Return the operator that computed a tensor, and its arguments, through those that pass numbers on."""
+def _producer(producers: Mapping[int, tuple[str, tuple[Any, ...]]], tensor: Any) -> tuple[str, tuple[Any, ...], bool]:
+    """Return the operator that computed a tensor, its arguments, and whether only some of its numbers are passed on.
+
+    Looks through the operators that pass numbers on.
+    """
     name, args = producers.get(id(tensor), ("", ()))
-    while name in _PASSING and args:
+    picked = False
+    while args and (name in _PASSING or name in _PICKING):
+        picked |= name in _PICKING
         name, args = producers.get(id(args[0]), ("", ()))
-    return name, args
+    return name, args, picked
 
 
 def _name(function: Any) -> str:
