@@ -22,7 +22,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from exporters import gate, held_out, output_meaning, processes
+from exporters import gate, held_out, label_order, output_meaning, processes
 from exporters.conversion import (
     ATTENTION_MASK,
     CONVERTERS,
@@ -119,6 +119,7 @@ class ExportReport:
     artifacts: tuple[ArtifactReport, ...]
     seconds: float
     output: str | None = None  # what the source's output was found to mean, in a sentence; None: unchanged
+    warning: str | None = None  # what to look at though it passed
 
     @property
     def refused(self) -> tuple[ArtifactReport, ...]:
@@ -350,6 +351,7 @@ class _Export:
             artifacts=tuple(_report(outcome, reference, of_source) for outcome in outcomes),
             seconds=time.monotonic() - started,
             output=referred.meaning.sentence,
+            warning=label_order.warning(expected.rows, texts.labels, self.description.labels),
         )
 
     async def _convert_and_verify(

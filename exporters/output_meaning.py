@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exporters.conversion import Ending, Outputs, SourceError, SourceFiles
 from exporters.source import Activation, Output
@@ -57,10 +58,16 @@ def find(columns: Outputs, files: SourceFiles, ending: Ending | None, describe: 
     Raises `SourceError` where the columns do not fit the labels, where a declaration is wrong, and where neither
     the answers nor the graph tell what nobody declared.
     """
+    _check_label_numbers(columns)
     _check_columns(columns.shape[1], files.labels)
     if ending is not None:
         _check_ending(columns, ending, describe)
     seen = _Answers(columns, describe)
+    if seen.scale is not None and len(columns) > 1:
+        raise SourceError(
+            f"each of the source's {seen.count} answers is of numbers from 0 that sum to {seen.scale:.6g}: a "
+            "distribution times a number. Let it answer the distribution itself, which sums to 1, or logits"
+        )
     output, why = _output(seen, files.output, ending)
     if output == "logits":
         return Meaning(output, _activation_of_logits(seen, files.activation, ending), why)
@@ -91,7 +98,15 @@ class _Answers:
         self.distribution = not self.single and self.within and bool((self._off <= _DISTRIBUTION).all())
         self.sums_to_one = not self.single and self.within and bool((self._off <= SUM_TOLERANCE).all())
         logarithms = not self.single and bool((wide <= ROUNDING).all())
+        sums = wide.sum(axis=1)
+        self.scale = None if self.single or not self._scaled(wide, sums) else float(sums[0])
         self.log_distribution = logarithms and bool((np.abs(np.exp(wide).sum(axis=1) - 1) <= _DISTRIBUTION).all())
+
+    @staticmethod
+    def _scaled(wide: NDArray[np.float64], sums: NDArray[np.float64]) -> bool:
+        """Return whether rows are a distribution times a number, such as percentages."""
+        close = np.abs(sums - sums[0]) <= _DISTRIBUTION * np.abs(sums[0])
+        return bool((wide >= 0).all() and close.all() and sums[0] > 0 and abs(sums[0] - 1) > SUM_TOLERANCE)
 
     @property
     def count(self) -> int:
@@ -107,6 +122,16 @@ class _Answers:
 
     def _answer(self, index: int) -> str:
         return f"{_shown(self._columns[index])} to {self._describe(index)}"
+
+
+def _check_label_numbers(columns: Outputs) -> None:
+    """Refuse a column of the number of each row's label: nothing that could be scored, and no label of its own."""
+    if columns.shape[1] == 1 and (columns == np.round(columns)).all() and len(np.unique(columns)) > 1:
+        numbers = ", ".join(f"{number:g}" for number in np.unique(columns)[:_SHOWN_NUMBERS])
+        raise SourceError(
+            f"the source answers a whole number to every text ({numbers}): the number of a label, not its score. Give "
+            "the output that holds the scores (--logits of a model file), or a model that answers them"
+        )
 
 
 def _check_columns(columns: int, labels: int) -> None:

@@ -451,6 +451,8 @@ def _print(reports: Sequence[ExportReport]) -> None:
                 click.echo(f"{report.model} {artifact.artifact}: {artifact.status}: {artifact.reason}")
         if report.output:
             click.echo(f"{report.model}: {report.output}")
+        if report.warning:
+            click.echo(f"{report.model}: warning: {report.warning}")
         version = f" (version {report.version})" if report.version else ""
         click.echo(f"{report.model}: {report.outcome}{version}")
     click.echo(

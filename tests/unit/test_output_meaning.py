@@ -135,6 +135,15 @@ def test_an_ending_that_cannot_be_served_is_refused(columns: Any, kind: EndingKi
     assert told in refused(columns, kind)
 
 
+def test_the_numbers_of_labels_are_no_scores() -> None:
+    assert "whole number to every text (0, 1, 2)" in refused(np.array([[0], [2], [1]], np.float32), labels=3)
+    assert found(np.zeros((3, 1), np.float32), "affine") == ("logits", "sigmoid")  # a head that was never trained
+
+
+def test_percentages_are_refused() -> None:
+    assert "that sum to 100: a distribution times a number" in refused(DISTRIBUTIONS * 100)
+
+
 def test_a_single_column_becomes_two_labels() -> None:
     probabilities = find(PROBABILITY, files(), ending("sigmoid"), str)
     np.testing.assert_array_equal(labelled(PROBABILITY, probabilities, 2)[:, 1:], PROBABILITY)
