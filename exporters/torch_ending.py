@@ -49,8 +49,11 @@ def ending_of(run: Callable[[], Any]) -> Ending | None:
                     producers[id(one)] = (_name(function), args)
             return result
 
-    with torch.no_grad(), Recorder():
-        answer = run()
+    try:
+        with torch.no_grad(), Recorder():
+            answer = run()
+    except Exception:  # code that runs may refuse to be recorded: what it answers without has to tell
+        return None
     name, args, picked = _producer(producers, answer)
     if name in _KINDS:
         return Ending.of(_KINDS[name], name, picked=picked)

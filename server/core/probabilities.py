@@ -40,22 +40,31 @@ def fault(outputs: NDArray[np.float32]) -> str:
 
 def _whole(outputs: Floats) -> Floats:
     """Check rows that are distributions."""
+    if outputs.min() >= 0 and outputs.max() <= 1 and np.abs(_sums(outputs) - 1).max() <= SUM_TOLERANCE:
+        return outputs  # as almost always
     with np.errstate(invalid="ignore"):
-        off = np.abs(outputs.sum(axis=1, dtype=np.float64) - 1)
-    return _checked(outputs, off <= SUM_TOLERANCE)
+        return _checked(outputs, np.abs(_sums(outputs) - 1) <= SUM_TOLERANCE)
 
 
 def _each(outputs: Floats) -> Floats:
     """Check rows of labels with a probability of their own."""
+    if outputs.min() >= 0 and outputs.max() <= 1:
+        return outputs
     return _checked(outputs, np.ones(len(outputs), dtype=np.bool_))
 
 
+def _sums(outputs: Floats) -> Floats:
+    # A sum along an axis of two takes five times as long.
+    sums: Floats = outputs @ np.ones(outputs.shape[1], dtype=np.float32)
+    return sums
+
+
 def _checked(outputs: Floats, sound: NDArray[np.bool_]) -> Floats:
+    """Set what rounding put outside [0, 1] to the bound, and rows of anything else to NaN."""
     # A comparison with NaN is false.
     sound = sound & (outputs.min(axis=1) >= -ROUNDING) & (outputs.max(axis=1) <= 1 + ROUNDING)
     result: Floats = np.clip(outputs, 0, 1)
-    if not sound.all():
-        result[~sound] = np.nan
+    result[~sound] = np.nan
     return result
 
 
