@@ -255,6 +255,7 @@ class _Inputs:
             files["build"] = code
         stated = self.description.model_dump(mode="json", exclude={"name", "tokenizer", "weights"})
         stated["max_tokens"] = self.max_tokens
+        stated["meaning"] = "checked"  # what was published before declarations were checked is exported anew
         return fingerprint(files, [json.dumps(stated, sort_keys=True)])
 
 

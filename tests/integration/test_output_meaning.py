@@ -18,6 +18,7 @@ from onnx import helper
 from exporters.conversion import SourceError
 from exporters.export import ExportReport, export_model, export_model_async
 from exporters.onnx_ending import ending_of
+from exporters.publish import fingerprint
 from exporters.source import Description
 from protos import sentiment_pb2 as pb
 from server.repository.catalog import scan
@@ -151,6 +152,22 @@ def test_an_onnx_file_that_ends_in_a_softmax_is_published_as_probabilities(tmp_p
     report, artifact = imported(tmp_path)
     assert "it ends in Softmax (last 0)" in str(report.output)
     assert (artifact.output, artifact.activation) == ("probabilities", "softmax")
+    with pytest.raises(SourceError, match="would be turned into probabilities a second time"):
+        imported(tmp_path, output="logits")
+
+
+def test_what_was_published_before_declarations_were_checked_is_not_taken_as_unchanged(tmp_path: Path) -> None:
+    weights = ending_in(tmp_path, "Softmax")
+    _, artifact = imported(tmp_path)
+    declared = description("model.onnx", "onnx", output="logits")
+    stated = declared.model_dump(mode="json", exclude={"name", "tokenizer", "weights"})
+    files = {"tokenizer": tmp_path / "tokenizer.json", "weights/model.onnx": weights}
+    folder = tmp_path / "models" / "model" / "1"
+    source = json.loads((folder / "manifest.json").read_text())["source"]
+    before = fingerprint(files, [json.dumps(stated, sort_keys=True)])
+    wrong = artifact.model_copy(update={"output": "logits"}).model_dump(mode="json")
+    doubles.rewrite_manifest(folder, source=source | {"sha256": before}, artifacts=[wrong])
+    assert scan(tmp_path / "models").refused == {}
     with pytest.raises(SourceError, match="would be turned into probabilities a second time"):
         imported(tmp_path, output="logits")
 
