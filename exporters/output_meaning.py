@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.conversion import Ending, Outputs, SourceError, SourceFiles
-from exporters.source import Activation, Output
+from exporters.source import Activation, Framework, Output
 from server.core.probabilities import ROUNDING, SUM_TOLERANCE
 
 _DISTRIBUTION = 1e-5
@@ -68,7 +68,7 @@ def find(columns: Outputs, files: SourceFiles, ending: Ending | None, describe: 
             f"each of the source's {seen.count} answers is of numbers from 0 that sum to {seen.scale:.6g}: a "
             "distribution times a number. Let it answer the distribution itself, which sums to 1, or logits"
         )
-    output, why = _output(seen, files.output, ending)
+    output, why = _output(seen, files, ending)
     if output == "logits":
         return Meaning(output, _activation_of_logits(seen, files.activation, ending), why)
     return Meaning(output, _activation_of_probabilities(seen, files.activation, ending), why)
@@ -165,8 +165,10 @@ def _check_ending(columns: Outputs, ending: Ending, describe: DescribeRow) -> No
         )
 
 
-def _output(seen: _Answers, declared: Output | None, ending: Ending | None) -> tuple[Output, str]:
-    found = _found_output(seen, ending)
+def _output(seen: _Answers, files: SourceFiles, ending: Ending | None) -> tuple[Output, str]:
+    found, declared = _found_output(seen, ending), files.output
+    if found is None and files.framework is Framework.HUGGINGFACE:
+        found = "logits", "the library's classifiers answer them"
     if declared is None:
         if found is None:
             _ask_for_output(seen)

@@ -24,7 +24,7 @@ LOGIT, PROBABILITY = LOGITS[:, :1], EACH[:, :1]
 def files(labels: int = 2, **declared: Any) -> SourceFiles:
     return SourceFiles(
         name="model",
-        framework=Framework.KERAS,
+        framework=declared.get("framework", Framework.KERAS),
         weights=Path("model"),
         build=None,
         python_path=(),
@@ -83,6 +83,10 @@ def test_numbers_that_may_be_either_are_asked_about(columns: Any) -> None:
     assert "--output logits" in message
     assert found(columns, output="logits")[0] == "logits"
     assert found(columns, output="probabilities", activation="sigmoid") == ("probabilities", "sigmoid")
+
+
+def test_a_hugging_face_classifier_answers_logits_even_between_0_and_1() -> None:
+    assert found(EACH, framework=Framework.HUGGINGFACE) == ("logits", "softmax")
 
 
 @pytest.mark.parametrize(
