@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from exporters.conversion import SourceError
 from exporters.export import ExportReport, export_model, export_model_async
@@ -170,6 +170,16 @@ def test_what_was_published_before_declarations_were_checked_is_not_taken_as_unc
     assert scan(tmp_path / "models").refused == {}
     with pytest.raises(SourceError, match="would be turned into probabilities a second time"):
         imported(tmp_path, output="logits")
+
+
+def test_a_single_column_that_the_graph_does_not_declare_becomes_two_labels(tmp_path: Path) -> None:
+    path = ending_in(tmp_path, "MatMul", "Sigmoid", columns=("batch", "columns"))
+    model = onnx.load(path)
+    next(node for node in model.graph.node if node.op_type == "MatMul").input.append("to one")
+    model.graph.initializer.append(numpy_helper.from_array(np.array([[-2], [1]], dtype=np.float32), "to one"))
+    onnx.save_model(model, str(path))
+    _, artifact = imported(tmp_path)
+    assert (artifact.output, artifact.activation) == ("probabilities", "softmax")
 
 
 def test_labels_with_a_sigmoid_each_are_published_as_such(tmp_path: Path) -> None:
