@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from lockstep.exporters.source import Framework, Role
+from lockstep.exporters.source import Activation, Framework, Output, Role
 
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
@@ -126,12 +126,13 @@ class SourceFiles(Strict):
     build: str | None
     python_path: tuple[Path, ...]  # searched for `build`'s package, after everything installed
     labels: int
-    output: Literal["logits", "probabilities"]
-    activation: Literal["softmax", "sigmoid"]
+    output: Output | None  # what the answers mean; None: not known yet, and the columns stay as the source has them
+    activation: Activation | None
     pad_id: int
     max_tokens: int
     tensors: dict[Role, str] = {}  # of a model file made elsewhere: what the author says that its tensors are
     signature: str = SAVED_MODEL_SIGNATURE
+    columns: int | None = None  # of the source's answer, once it has answered
 
 
 class NamedTensor(Strict):
@@ -147,8 +148,8 @@ class Conversion(Strict):
     path: str  # of the file or folder that the runtime loads, relative to the artifact's folder
     inputs: tuple[str, ...]  # of INPUT_NAMES, input_ids first
     tensors: dict[str, NamedTensor] = {}  # those of inputs and logits that are not int64 (float32) of that name
-    output: Literal["logits", "probabilities"]
-    activation: Literal["softmax", "sigmoid"]
+    output: Output
+    activation: Activation
     method: str
     status: Status
     recurrent_ops: dict[str, int] = {}
@@ -181,9 +182,25 @@ class ReferenceJob(Strict):
     source: SourceFiles
     rows: Path  # .npz: ids int64[sum of lengths], lengths int64[rows]
     timing: Path  # .npz: b1_t32 int64[1, 32] and b32_t64 int64[32, 64]; an absent one is not timed
-    outputs: Path  # .npz to write: outputs float32[rows, labels]
+    outputs: Path  # .npz to write: outputs float32[rows, columns], as the source answers them
     vocabulary: int  # the tokenizer's ids are below it
     threads: int
+
+
+EndingKind = Literal["softmax", "sigmoid", "log_softmax", "log_sigmoid", "affine"]
+"""What an operator makes of numbers; `affine` (a matrix product and a bias) gives them no bounds."""
+
+
+class Ending(Strict):
+    """The operator that a source ends in, where it can be seen and tells what the answers mean."""
+
+    kind: EndingKind
+    where: str  # the operator by name, for people
+
+    @classmethod
+    def of(cls, kind: EndingKind, where: str, *, picked: bool) -> Ending | None:
+        """Return the ending; None where some of a softmax's numbers were picked, which are no distribution."""
+        return None if picked and kind in ("softmax", "log_softmax") else cls(kind=kind, where=where)
 
 
 class Reference(Strict):
@@ -193,6 +210,7 @@ class Reference(Strict):
     cpu_ms_b1_t32: float | None
     cpu_ms_b32_t64: float | None
     versions: dict[str, str]
+    ending: Ending | None = None  # None: it cannot be seen, or tells nothing
 
 
 class OpenedSource(Protocol):
@@ -204,7 +222,14 @@ class OpenedSource(Protocol):
         ...
 
     def outputs(self, ids: Ids, lengths: Lengths) -> Outputs:
-        """Return float32[batch, labels]: what the artifact must answer for these rows."""
+        """Return float32[batch, labels]: what the artifact must answer for these rows.
+
+        Of a source whose output has no known meaning yet: float32[batch, columns], as it answers them.
+        """
+        ...
+
+    def ending(self, ids: Ids, lengths: Lengths) -> Ending | None:
+        """Return the operator that it ends in, seen in its graph or while it runs on these rows."""
         ...
 
 
@@ -220,16 +245,24 @@ def is_single_column(columns: int, files: SourceFiles) -> bool:
     """Return whether a source's single sigmoid column must become two labels.
 
     One column p or z becomes [1 - p, p] or [0, z]: softmax([0, z]) = [1 - sigmoid(z), sigmoid(z)].
-    Raises `SourceError` where the columns fit neither way.
+    Raises `SourceError` where the columns fit neither way: `output_meaning` found others in the source's answers.
     """
-    if columns == files.labels:
+    if files.output is None or columns == files.labels:
         return False
-    if columns == 1 and files.labels == 2 and files.activation == "sigmoid":
+    if columns == 1 and files.labels == 2:
         return True
-    hint = " (for a single sigmoid column, say activation sigmoid and name two labels)" if columns == 1 else ""
-    raise SourceError(f"the source answers {columns} columns of {files.output} for {files.labels} labels{hint}")
+    raise SourceError(f"the graph answers {columns} columns for {files.labels} labels")
 
 
-def activation_of(columns: int, files: SourceFiles) -> Literal["softmax", "sigmoid"]:
+def output_of(files: SourceFiles) -> Output:
+    """Return what the artifact's output is."""
+    if files.output is None:
+        raise AssertionError("an artifact is made once it is known what its source's output means")
+    return files.output
+
+
+def activation_of(columns: int, files: SourceFiles) -> Activation:
     """Return what turns the artifact's logits into probabilities."""
-    return "softmax" if is_single_column(columns, files) else files.activation
+    if files.activation is None:
+        raise AssertionError("an artifact is made once it is known what its source's output means")
+    return "softmax" if is_single_column(files.columns or columns, files) else files.activation

@@ -22,7 +22,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from lockstep.exporters import gate, held_out, processes
+from lockstep.exporters import gate, held_out, label_order, output_meaning, processes
 from lockstep.exporters.conversion import (
     ATTENTION_MASK,
     CONVERTERS,
@@ -46,6 +46,7 @@ from lockstep.exporters.conversion import (
 from lockstep.exporters.held_out import HeldOut
 from lockstep.exporters.loaded_config import DEFAULT_MAX_TOKENS, DescribeJob, load_config, resolved
 from lockstep.exporters.onnx_file import status_of
+from lockstep.exporters.output_meaning import Meaning
 from lockstep.exporters.parity import Accuracy, Refusal, VariantBound, accuracy
 from lockstep.exporters.publish import (
     TOKENIZER_FILE,
@@ -59,6 +60,7 @@ from lockstep.exporters.publish import (
 from lockstep.exporters.source import Description, Framework
 from lockstep.exporters.tokenizer_settings import CONFIG_FILE, TokenizerSettings, read_json
 from lockstep.server.core.artifact import ArtifactSpec, Budget, TensorSpec
+from lockstep.server.core.probabilities import reader
 from lockstep.server.repository.catalog import PublishedModel
 from lockstep.server.repository.manifest import Artifact, Inputs, Manifest, Parity, Source, Tensor
 from lockstep.server.runtimes.registry import ADAPTERS
@@ -114,6 +116,8 @@ class ExportReport:
     version: int | None
     artifacts: tuple[ArtifactReport, ...]
     seconds: float
+    output: str | None = None  # what the source's output was found to mean, in a sentence; None: unchanged
+    warning: str | None = None  # what to look at though it passed
 
     @property
     def refused(self) -> tuple[ArtifactReport, ...]:
@@ -283,12 +287,23 @@ class _Inputs:
             stated["truncation_side"] = self.settings.truncation_side
         if self.description.framework is Framework.HUGGINGFACE:
             stated["configuration"] = "loaded"  # what was published by the raw config.json is exported anew
+        stated["meaning"] = "checked"  # what was published before declarations were checked is exported anew
         return fingerprint(files, [json.dumps(stated, sort_keys=True)])
 
 
 def possible_artifacts(description: Description) -> tuple[str, ...]:
     """Return the artifacts that a source of this framework can become; variants are made only where asked for."""
     return tuple(kind for framework, kind in CONVERTERS if framework is description.framework)
+
+
+@dataclass(frozen=True, slots=True)
+class _Referred:
+    """What the source itself answered, and what was found in it."""
+
+    reference: Reference
+    expected: gate.Expected
+    files: SourceFiles  # with what its output means
+    meaning: Meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,12 +355,13 @@ class _Export:
                 place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lockstep-")))
             work = stack.enter_context(staging(place))
             staged = stack.enter_context(staging(place))
-            reference, expected, outcomes = await self._convert_and_verify(
+            referred, outcomes = await self._convert_and_verify(
                 files, artifacts, texts, encoder.vocabulary, staged, work
             )
             if inputs.fingerprint() != sha256:
                 raise SourceError("the source's files changed while it was exported: export it again")
             passed = [outcome for outcome in outcomes if isinstance(outcome.made, _Converted)]
+            reference, expected = referred.reference, referred.expected
             of_source = accuracy(expected.rows, texts.labels, texts.sentences)
             version: int | None = None
             result: Outcome = "refused"
@@ -366,6 +382,8 @@ class _Export:
             version=version,
             artifacts=tuple(_report(outcome, reference, of_source) for outcome in outcomes),
             seconds=time.monotonic() - started,
+            output=referred.meaning.sentence,
+            warning=label_order.warning(expected.rows, texts.labels, found.description.labels),
         )
 
     async def _convert_and_verify(
@@ -376,27 +394,24 @@ class _Export:
         vocabulary: int,
         staged: Path,
         work: Path,
-    ) -> tuple[Reference, gate.Expected, list[_Outcome]]:
+    ) -> tuple[_Referred, list[_Outcome]]:
         try:
             async with asyncio.TaskGroup() as group:
                 referring = group.create_task(self._refer(files, texts, vocabulary, work))
                 converting = [
-                    group.create_task(self._convert(kind, files, texts, vocabulary, staged, work, referring))
+                    group.create_task(self._convert(kind, texts, vocabulary, staged, work, referring))
                     for kind in artifacts
                 ]
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None  # the first; the others were ended because of it
-        reference, expected = referring.result()
-        return reference, expected, [task.result() for task in converting]
+        return referring.result(), [task.result() for task in converting]
 
-    async def _refer(
-        self, files: SourceFiles, texts: HeldOut, vocabulary: int, work: Path
-    ) -> tuple[Reference, gate.Expected]:
-        """Have the source itself answer every row."""
+    async def _refer(self, files: SourceFiles, texts: HeldOut, vocabulary: int, work: Path) -> _Referred:
+        """Have the source itself answer every row, and find what its answers mean."""
         rows = (*texts.grid, *(row.ids for row in texts.special), *texts.rows)
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         job = ReferenceJob(
-            source=files,
+            source=files.model_copy(update={"output": None, "activation": None}),
             rows=work / "rows.npz",
             timing=work / "timing.npz",
             outputs=work / "outputs.npz",
@@ -425,19 +440,25 @@ class _Export:
         grid, special, held = np.split(outputs, [len(texts.grid), len(texts.grid) + len(texts.special)])
         if not (np.isfinite(grid).all() and np.isfinite(held).all()):
             raise SourceError("the source itself answers NaN or Inf on held-out rows")
-        return reference, gate.Expected(grid, held, reference.padding_invariance, special)
+        meaning = output_meaning.find(np.concatenate([held, grid]), files, reference.ending, texts.describe)
+        self._say(None, meaning.sentence)
+        found = {"output": meaning.output, "activation": meaning.activation, "columns": outputs.shape[1]}
+        grid, special, held = (output_meaning.labelled(part, meaning, files.labels) for part in (grid, special, held))
+        expected = gate.Expected(grid, held, reference.padding_invariance, special)
+        return _Referred(reference, expected, files.model_copy(update=found), meaning)
 
     async def _convert(
         self,
         kind: str,
-        files: SourceFiles,
         texts: HeldOut,
         vocabulary: int,
         staged: Path,
         work: Path,
-        referring: Awaitable[tuple[Reference, gate.Expected]],
+        referring: Awaitable[_Referred],
     ) -> _Outcome:
-        """Convert into one artifact and verify it; a refusal is an outcome."""
+        """Convert into one artifact, once it is known what its output means, and verify it; a refusal is an outcome."""
+        referred = await referring
+        files, expected = referred.files, referred.expected
         folder = staged / kind
         folder.mkdir()
         started = 0.0
@@ -457,7 +478,6 @@ class _Export:
             return _Outcome(kind, Refusal(f"cannot be converted: {error}"), None, None, time.monotonic() - started)
         converted_s = time.monotonic() - started
         conversion = Conversion.model_validate(answer)
-        _, expected = await referring
         async with self.slots:
             started = time.monotonic()
             verdict: gate.Passed | Refusal
@@ -473,6 +493,7 @@ class _Export:
                         max_tokens=files.max_tokens,
                         budget=Budget(threads=self.threads),
                         variant=VariantBound() if kind in VARIANTS else None,
+                        probabilities=reader(conversion.output, conversion.activation),
                         say=lambda text: self._say(kind, text),
                     )
             except TimeoutError:

@@ -31,6 +31,7 @@ from lockstep.exporters.parity import (
 )
 from lockstep.server.core.artifact import ArtifactSpec, Budget
 from lockstep.server.core.errors import BackendUnavailable
+from lockstep.server.core.probabilities import Reader, fault
 from lockstep.server.repository.manifest import Parity
 from lockstep.server.runtimes.worker_process import BatchFailed, Launch, WorkerProcess
 from lockstep.server.text.padding import pad
@@ -88,9 +89,11 @@ async def verify(
     say: Say,
     bound: Bound | None = None,
     variant: VariantBound | None = None,
+    probabilities: Reader | None = None,
 ) -> Passed | Refusal:
     """Run the artifact through the worker of `adapter` and judge it, by the bounds of a variant where given.
 
+    `probabilities` is what the server reads its outputs by: an artifact in whose answers it finds none is refused.
     Never raises for what the artifact does: one that cannot be loaded, kills its worker or is wrong is refused.
     """
     try:
@@ -98,7 +101,7 @@ async def verify(
     except BackendUnavailable as error:
         return Refusal(f"the worker that would serve it cannot load it: {error}")
     try:
-        run = _Run(worker, artifact, pad_id, vocabulary, max_tokens, bound or Bound(), say)
+        run = _Run(worker, artifact, pad_id, vocabulary, max_tokens, bound or Bound(), say, probabilities)
         if variant is not None:
             return await run.verify_variant(held_out, expected, variant)
         return await run.verify(held_out, expected)
@@ -119,6 +122,7 @@ class _Run:
     max_tokens: int
     bound: Bound
     say: Say
+    probabilities: Reader | None = None
 
     async def verify(self, held_out: HeldOut, expected: Expected) -> Passed | Refusal:
         pool, source = await self._pool(held_out, expected)
@@ -146,6 +150,9 @@ class _Run:
         )
         if isinstance(whole, Refusal):
             return whole
+        unserved = self._unserved([measured.alone, *measured.batched, *(measured.scrambled or ()), answered])
+        if unserved is not None:
+            return unserved
         of_source = accuracy(expected.rows, held_out.labels, held_out.sentences)
         of_artifact = accuracy(answered, held_out.labels, held_out.sentences)
         refusal = judge_accuracy(of_source, of_artifact)
@@ -184,6 +191,9 @@ class _Run:
         agreement = judge_variant(expected.rows, answers, bound)
         if isinstance(agreement, Refusal):
             return agreement
+        unserved = self._unserved(answers)
+        if unserved is not None:
+            return unserved
         of_source = accuracy(expected.rows, held_out.labels, held_out.sentences)
         for answered in answers:
             of_artifact = accuracy(answered, held_out.labels, held_out.sentences)
@@ -294,6 +304,16 @@ class _Run:
         except BatchFailed as error:
             return Failure(batch.rows, batch.length, str(error))
         return executed.outputs
+
+    def _unserved(self, answers: Sequence[Outputs]) -> Refusal | None:
+        """Refuse an artifact of whose answers the server would make no probabilities."""
+        if self.probabilities is None:
+            return None
+        for outputs in answers:
+            bad = np.isnan(self.probabilities(outputs)).any(axis=1)
+            if bad.any():
+                return Refusal(f"answers {fault(outputs[int(np.argmax(bad))])}: the server would answer no such row")
+        return None
 
     async def _cpu_ms(self, ids: Ids) -> float:
         """Return the median CPU time of a full batch, ms of the worker."""

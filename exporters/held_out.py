@@ -74,6 +74,13 @@ class HeldOut:
         ids: Ids = np.resize(self.stream, (rows, length))
         return ids
 
+    def describe(self, index: int) -> str:
+        """Return in words what stands at an index of the held-out rows and, after them, those of the grid."""
+        if index < len(self.rows):
+            return f'"{self.texts[index]}"'
+        tokens = len(self.grid[index - len(self.rows)])
+        return f"a row of {tokens} token{'' if tokens == 1 else 's'}"
+
 
 def read(path: Path, encoder: TextEncoder, labels: Sequence[str], pad_id: int = 0) -> HeldOut:
     """Read the texts and encode them; raises `HeldOutError`.

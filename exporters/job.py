@@ -108,6 +108,7 @@ def _refer(job: ReferenceJob, channel: IO[str]) -> Reference:
         cpu_ms_b1_t32=costs.get("b1_t32"),
         cpu_ms_b32_t64=costs.get("b32_t64"),
         versions=source.versions,
+        ending=source.ending(rows[-1][None], np.array([len(rows[-1])], dtype=np.int64)),
     )
 
 

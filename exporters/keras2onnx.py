@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lockstep.exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of
+from lockstep.exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of, output_of
 from lockstep.exporters.keras_source import has_layer_graph, open_source, swapped
 from lockstep.exporters.keras_standins import swap
 from lockstep.exporters.onnx_file import status_of
@@ -37,7 +37,7 @@ def convert(files: SourceFiles, folder: Path, say: Say, *, fused: bool = True) -
     return Conversion(
         path=ONNX_FILE,
         inputs=source.inputs,
-        output=files.output,
+        output=output_of(files),
         activation=activation_of(source.columns, files),
         method="tf2onnx" if status is Status.EXACT else status.value,
         status=status,

@@ -18,13 +18,14 @@ from lockstep.exporters.conversion import (
     INPUT_NAMES,
     LENGTHS,
     LOGITS,
+    Ending,
     Ids,
     Lengths,
     Outputs,
     SourceError,
     SourceFiles,
 )
-from lockstep.exporters.tensorflow_forms import inside, serving_function, versions
+from lockstep.exporters.tensorflow_forms import ending, inside, serving_function, versions
 
 if TYPE_CHECKING:
     import keras
@@ -62,6 +63,11 @@ class KerasSource:
         answer = self._run(*(arrays[name] for name in INPUT_NAMES if name in self.takes))
         outputs: Outputs = answer[LOGITS].numpy()
         return outputs
+
+    def ending(self, ids: Ids, lengths: Lengths) -> Ending | None:
+        """Return the operator that its graph ends in."""
+        del ids, lengths
+        return ending(self._run)
 
     def serving(self, model: keras.Model | None = None) -> tf.Function:
         """Return the artifact's function, of the model itself or of a copy that takes the same inputs."""

@@ -17,6 +17,7 @@ from lockstep.exporters.conversion import (
     SourceFiles,
     activation_of,
     is_single_column,
+    output_of,
 )
 from lockstep.exporters.found_tensors import Found
 from lockstep.exporters.onnx_file import finish, status_of
@@ -37,7 +38,7 @@ def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
     return Conversion(
         path=_FILE,
         inputs=tuple(found.inputs),
-        output=files.output,
+        output=output_of(files),
         activation=activation_of(columns, files),
         method="imported",
         status=status_of(recurrent_ops),
@@ -76,7 +77,7 @@ def _fold(model: Any, found: Found, files: SourceFiles) -> int:
     nodes = [*before, *graph.node]
     output = next(value for value in graph.output if value.name == found.logits.name)
     dims = output.type.tensor_type.shape.dim
-    columns = dims[1].dim_value if len(dims) == 2 and dims[1].HasField("dim_value") else files.labels
+    columns = dims[1].dim_value if len(dims) == 2 and dims[1].HasField("dim_value") else files.columns or files.labels
     if len(dims) == 1:
         columns = 1
     answer = "lockstep/answer"

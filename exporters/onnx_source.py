@@ -12,6 +12,7 @@ from lockstep.exporters.conversion import (
     ATTENTION_MASK,
     INPUT_IDS,
     LENGTHS,
+    Ending,
     Ids,
     Lengths,
     Outputs,
@@ -20,12 +21,14 @@ from lockstep.exporters.conversion import (
     is_single_column,
 )
 from lockstep.exporters.found_tensors import Candidate, Found, find
+from lockstep.exporters.onnx_ending import ending_of
 
 
 class OnnxSource:
     """A file's session, and what its tensors are."""
 
-    def __init__(self, session: Any, found: Found, files: SourceFiles) -> None:
+    def __init__(self, model: Any, session: Any, found: Found, files: SourceFiles) -> None:
+        self._model = model
         self._session = session
         self._found = found
         self._files = files
@@ -50,6 +53,11 @@ class OnnxSource:
             outputs = np.concatenate([other, outputs], axis=1)
         return np.asarray(outputs, dtype=np.float32)
 
+    def ending(self, ids: Ids, lengths: Lengths) -> Ending | None:
+        """Return the operator that the graph ends in."""
+        del ids, lengths
+        return ending_of(self._model, self._found.logits.name)
+
 
 def open_source(files: SourceFiles) -> OnnxSource:
     """Open the file; raises `SourceError` naming what is at fault."""
@@ -63,7 +71,7 @@ def open_source(files: SourceFiles) -> OnnxSource:
         session = onnxruntime.InferenceSession(str(files.weights), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common base
         raise SourceError(f"{files.weights}: ONNX Runtime cannot load it: {str(error)[:300]}") from error
-    return OnnxSource(session, found_in(model, files), files)
+    return OnnxSource(model, session, found_in(model, files), files)
 
 
 def read(path: Path) -> Any:

@@ -14,6 +14,7 @@ from lockstep.exporters.conversion import (
     SourceFiles,
     Status,
     activation_of,
+    output_of,
 )
 from lockstep.exporters.saved_model_source import SavedModelSource, open_source
 from lockstep.exporters.tensorflow_forms import save
@@ -41,7 +42,7 @@ def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
         path=".",
         inputs=source.inputs,
         tensors=_named(source) if as_it_is else {},
-        output=files.output,
+        output=output_of(files),
         activation=activation_of(source.columns, files),
         method="saved_model" if as_it_is else "wrapped",
         status=Status.EXACT,

@@ -12,6 +12,7 @@ from lockstep.exporters.conversion import (
     INPUT_IDS,
     LENGTHS,
     LOGITS,
+    Ending,
     Ids,
     Lengths,
     Outputs,
@@ -19,7 +20,7 @@ from lockstep.exporters.conversion import (
     SourceFiles,
 )
 from lockstep.exporters.found_tensors import Candidate, Found, find
-from lockstep.exporters.tensorflow_forms import serving_function, versions
+from lockstep.exporters.tensorflow_forms import ending, serving_function, versions
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -37,7 +38,8 @@ class SavedModelSource:
         if files.signature not in signatures:
             raise SourceError(f"{files.weights} has no signature {files.signature!r}, only {sorted(signatures)}")
         self._signature = signatures[files.signature]
-        self._labels = files.labels
+        self._columns = files.columns or files.labels
+        self._known = files.output is not None
         self.found = _find(self._signature, files)
         self.inputs = tuple(self.found.inputs)
         self.columns = 0  # of its answer; known once its graph is traced
@@ -57,6 +59,11 @@ class SavedModelSource:
         outputs: Outputs = self.serving(*(arrays[name] for name in self.inputs))[LOGITS].numpy()
         return outputs
 
+    def ending(self, ids: Ids, lengths: Lengths) -> Ending | None:
+        """Return the operator that its graph ends in."""
+        del ids, lengths
+        return ending(self.serving)
+
     def _call(self, **tensors: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
@@ -65,9 +72,9 @@ class SavedModelSource:
         answer = self._signature(**fed)[self.found.logits.name]
         if answer.shape.rank is None or answer.shape.rank > 2:
             raise SourceError(f"{self.found.logits.name!r} has the shape {answer.shape}, not [batch, labels]")
-        if answer.shape.rank == 2 and answer.shape[1] is None:
-            answer = tf.ensure_shape(answer, [None, self._labels])
-        self.columns = int(answer.shape[1]) if answer.shape.rank == 2 else 1
+        if answer.shape.rank == 2 and answer.shape[1] is None and self._known:
+            answer = tf.ensure_shape(answer, [None, self._columns])
+        self.columns = int(answer.shape[1] or 0) if answer.shape.rank == 2 else 1
         return answer
 
 

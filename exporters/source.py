@@ -10,7 +10,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from lockstep.server.core import labels as naming
 
 
 class Framework(StrEnum):
@@ -27,6 +30,10 @@ class Framework(StrEnum):
 
 Role = Literal["input_ids", "attention_mask", "lengths", "logits"]
 """What a tensor of a model file may be."""
+
+
+Output = Literal["logits", "probabilities"]
+Activation = Literal["softmax", "sigmoid"]
 
 
 class Description(BaseModel):
@@ -48,10 +55,17 @@ class Description(BaseModel):
     weights: str
     build: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    output: Literal["logits", "probabilities"] = "logits"
-    activation: Literal["softmax", "sigmoid"] = "softmax"
+    output: Output | None = None  # None: found, in what the source ends in and in what it answers
+    activation: Activation | None = None
     tensors: dict[Role, str] = {}
     signature: str = "serving_default"  # of a SavedModel
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if fault := naming.fault(labels):
+            raise PydanticCustomError("labels", "{fault}", {"fault": fault})
+        return labels
 
     @model_validator(mode="after")
     def _labels_are_named(self) -> Description:

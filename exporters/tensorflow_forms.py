@@ -15,11 +15,13 @@ from lockstep.exporters.conversion import (
     LOGITS,
     SAVED_MODEL_SIGNATURE,
     ConversionError,
+    Ending,
     SourceError,
     SourceFiles,
     is_single_column,
 )
 from lockstep.exporters.onnx_file import finish
+from lockstep.exporters.tensorflow_ending import ending_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -56,14 +58,22 @@ def labelled(columns: tf.Tensor, files: SourceFiles) -> tf.Tensor:
     import tensorflow as tf
 
     if columns.shape.rank == 1:
-        columns = columns[:, tf.newaxis]
-    if columns.shape.rank != 2 or columns.shape[1] is None:
+        columns = tf.expand_dims(columns, 1)
+    if columns.shape.rank != 2 or (columns.shape[1] is None and files.columns is None and files.output is not None):
         raise SourceError(f"the source answers {columns.shape}, not [batch, labels]")
     columns = tf.cast(columns, tf.float32)
-    if not is_single_column(int(columns.shape[1]), files):
+    if columns.shape[1] is None and files.columns is not None:
+        columns = tf.ensure_shape(columns, [None, files.columns])
+    if files.output is None or not is_single_column(int(columns.shape[1]), files):
         return columns
     other = 1.0 - columns if files.output == "probabilities" else tf.zeros_like(columns)
     return tf.concat([other, columns], axis=1)
+
+
+def ending(function: tf.Function) -> Ending | None:
+    """Return the operator that a serving function, of an output of no known meaning yet, ends in."""
+    traced = function.get_concrete_function()
+    return ending_of(traced.graph, traced.structured_outputs[LOGITS].name)
 
 
 def inside(input_ids: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,16 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
-from lockstep.exporters.conversion import LOGITS, Conversion, ConversionError, Say, SourceFiles, Status, activation_of
+from lockstep.exporters.conversion import (
+    LOGITS,
+    Conversion,
+    ConversionError,
+    Say,
+    SourceFiles,
+    Status,
+    activation_of,
+    output_of,
+)
 from lockstep.exporters.onnx_file import status_of
 from lockstep.exporters.recurrence import UnsupportedRecurrence
 from lockstep.exporters.tensorflow_forms import ONNX_FILE, graph_to_onnx
@@ -46,7 +55,7 @@ def convert(files: SourceFiles, folder: Path, say: Say, *, fused: bool = True) -
     return Conversion(
         path=ONNX_FILE,
         inputs=source.inputs,
-        output=files.output,
+        output=output_of(files),
         activation=activation_of(source.columns, files),
         method="tf2onnx" if status is Status.EXACT else status.value,
         status=status,

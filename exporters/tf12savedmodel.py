@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lockstep.exporters.conversion import LOGITS, Conversion, Say, SourceFiles, Status, activation_of
+from lockstep.exporters.conversion import LOGITS, Conversion, Say, SourceFiles, Status, activation_of, output_of
 from lockstep.exporters.tf1_source import open_source
 
 
@@ -20,7 +20,7 @@ def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
     return Conversion(
         path=".",
         inputs=source.inputs,
-        output=files.output,
+        output=output_of(files),
         activation=activation_of(source.columns, files),
         method="saved_model",
         status=Status.EXACT,

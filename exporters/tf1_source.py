@@ -10,8 +10,9 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lockstep.exporters.conversion import INPUT_IDS, LENGTHS, LOGITS, Ids, Outputs, SourceError, SourceFiles
+from lockstep.exporters.conversion import INPUT_IDS, LENGTHS, LOGITS, Ending, Ids, Outputs, SourceError, SourceFiles
 from lockstep.exporters.conversion import Lengths as LengthsArray
+from lockstep.exporters.tensorflow_ending import ending_of
 from lockstep.exporters.tensorflow_forms import labelled, versions
 from lockstep.exporters.user_code import build_function
 
@@ -48,6 +49,11 @@ class Tf1Source:
         """Run the graph as its author would: in a session."""
         outputs: Outputs = self.session.run(self.logits, {self.tensors[INPUT_IDS]: ids, self.tensors[LENGTHS]: lengths})
         return outputs
+
+    def ending(self, ids: Ids, lengths: LengthsArray) -> Ending | None:
+        """Return the operator that the graph ends in."""
+        del ids, lengths
+        return ending_of(self.session.graph, self.logits.name)
 
 
 def open_source(files: SourceFiles) -> Tf1Source:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lockstep.exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of
+from lockstep.exporters.conversion import Conversion, Say, SourceFiles, Status, activation_of, output_of
 from lockstep.exporters.onnx_file import status_of
 from lockstep.exporters.tensorflow_forms import ONNX_FILE, to_onnx
 from lockstep.exporters.tensorflow_markers import MARKER_NODE
@@ -31,7 +31,7 @@ def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
     return Conversion(
         path=ONNX_FILE,
         inputs=source.inputs,
-        output=files.output,
+        output=output_of(files),
         activation=activation_of(source.columns, files),
         method="tf2onnx" if status is Status.EXACT else status.value,
         status=status,

@@ -14,13 +14,14 @@ from lockstep.exporters.conversion import (
     INPUT_NAMES,
     LENGTHS,
     LOGITS,
+    Ending,
     Ids,
     Lengths,
     Outputs,
     SourceError,
     SourceFiles,
 )
-from lockstep.exporters.tensorflow_forms import serving_function, versions
+from lockstep.exporters.tensorflow_forms import ending, serving_function, versions
 from lockstep.exporters.user_code import build_function
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ class Tf2Source:
         arrays = {INPUT_IDS: ids, ATTENTION_MASK: mask, LENGTHS: lengths}
         outputs: Outputs = self.serving(*(arrays[name] for name in self.inputs))[LOGITS].numpy()
         return outputs
+
+    def ending(self, ids: Ids, lengths: Lengths) -> Ending | None:
+        """Return the operator that its graph ends in."""
+        del ids, lengths
+        return ending(self.serving)
 
     def _call(self, **tensors: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf

@@ -14,6 +14,7 @@ from lockstep.exporters.conversion import (
     Say,
     SourceFiles,
     activation_of,
+    output_of,
 )
 from lockstep.exporters.onnx_file import OPSET, finish, status_of
 from lockstep.exporters.recurrence import UnsupportedRecurrence
@@ -54,7 +55,7 @@ def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
     return Conversion(
         path=_FILE,
         inputs=inputs,
-        output=files.output,
+        output=output_of(files),
         activation=activation_of(subject.columns, files),
         method="fused" if operators else "dynamo",
         status=status_of(recurrent_ops),

@@ -16,6 +16,7 @@ from lockstep.exporters.conversion import (
     SourceFiles,
     Status,
     activation_of,
+    output_of,
 )
 from lockstep.exporters.recurrence import UnsupportedRecurrence
 from lockstep.exporters.torch_capture import capturable, captured
@@ -56,7 +57,7 @@ def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:
     return Conversion(
         path=_FILE,
         inputs=subject.source.inputs,
-        output=files.output,
+        output=output_of(files),
         activation=activation_of(subject.columns, files),
         method="torch.export",
         status=Status.EXACT,

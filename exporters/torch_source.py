@@ -14,6 +14,7 @@ from lockstep.exporters.conversion import (
     INPUT_IDS,
     INPUT_NAMES,
     LENGTHS,
+    Ending,
     Ids,
     Lengths,
     Outputs,
@@ -21,6 +22,7 @@ from lockstep.exporters.conversion import (
     SourceFiles,
     is_single_column,
 )
+from lockstep.exporters.torch_ending import ending_of
 from lockstep.exporters.user_code import build_function
 
 if TYPE_CHECKING:
@@ -54,6 +56,10 @@ class TorchSource:
             answer = module(**self.feeds(ids, lengths))
             outputs: Outputs = labelled(answer, self._files).float().numpy()
         return outputs
+
+    def ending(self, ids: Ids, lengths: Lengths) -> Ending | None:
+        """Return the operator that computes the module's answer to these rows."""
+        return ending_of(lambda: self.module(**self.feeds(ids, lengths)))
 
     def feeds(self, ids: Ids, lengths: Lengths) -> dict[str, torch.Tensor]:
         """Return the arguments of `forward` by name."""

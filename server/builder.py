@@ -12,7 +12,8 @@ from pathlib import Path
 from lockstep.server.config import BackendConfig, ConfigurationError, ModelConfig, ServerConfig
 from lockstep.server.core.artifact import Budget
 from lockstep.server.core.observer import Observer
-from lockstep.server.gateway import ServedModel, probabilities
+from lockstep.server.core.probabilities import reader
+from lockstep.server.gateway import ServedModel
 from lockstep.server.repository.catalog import PublishedModel
 from lockstep.server.repository.manifest import Artifact, backend_name
 from lockstep.server.runtimes.worker_process import Launch
@@ -117,7 +118,7 @@ class ModelBuilder:
             vocabulary=published.manifest.vocabulary,
             max_tokens=published.manifest.max_tokens,
             measure_s=self._config.measure_s,
-            probabilities=probabilities(artifact.output, artifact.activation),
+            probabilities=reader(artifact.output, artifact.activation),
             limits=limits,
             instances=section.instances or self._config.instances,
             # a GPU would idle while the next batch is planned; on a CPU that plan takes cycles from the batch before

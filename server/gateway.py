@@ -11,9 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lockstep.server.core.errors import Cancelled, InputTooLong, InvalidInput, LockstepError, ModelNotFound
 from lockstep.server.core.messages import Encoding, Ids, ModelRef, Outcome, Prediction, PredictRequest
 from lockstep.server.core.observer import Observer
@@ -383,27 +380,6 @@ def _joined(
         return encoded
     found = iter(encoded)
     return [next(found) if one is None else one for one in known]
-
-
-def probabilities(output: str, activation: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """Return what turns an artifact's outputs `[batch, labels]` into probabilities of the same shape."""
-    if output == "probabilities":
-        return lambda outputs: outputs
-    return _softmax if activation == "softmax" else _sigmoid
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    with np.errstate(invalid="ignore"):  # infinity has no softmax: the row is then answered as failed
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    result: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return result
-
-
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    # exp of a negative number only: it cannot overflow
-    exponentials = np.exp(-np.abs(logits))
-    result = np.where(logits >= 0, 1.0, exponentials) / (1.0 + exponentials)
-    return result.astype(np.float32, copy=False)
 
 
 def _check_ids(ids: Ids, served: ServedModel, truncate: bool) -> Encoding | InvalidInput:

@@ -85,13 +85,15 @@ _describing = _options(
         type=click.IntRange(1),
         help="The longest text the model takes.  [default: the tokenizer's, the config's, or 512]",
     ),
-    click.option("--output", type=click.Choice(["logits", "probabilities"]), default="logits", show_default=True),
+    click.option(
+        "--output",
+        type=click.Choice(["logits", "probabilities"]),
+        help="What the model answers.  [default: found; what you say is checked]",
+    ),
     click.option(
         "--activation",
         type=click.Choice(["softmax", "sigmoid"]),
-        default="softmax",
-        show_default=True,
-        help="What turns logits into probabilities; one sigmoid column becomes two labels.",
+        help="What makes probabilities of logits; one sigmoid column becomes two labels.  [default: found, or softmax]",
     ),
 )
 
@@ -295,7 +297,7 @@ def _export_one(
     labels: str | None,
     layer: str,
     max_tokens: int | None,
-    output: str,
+    output: str | None,
     activation: str | None,
     input_ids: str | None = None,
     attention_mask: str | None = None,
@@ -315,7 +317,7 @@ def _export_one(
                 "name": name,
                 "framework": framework,
                 "layer": layer,
-                "labels": tuple(label.strip() for label in (labels or "").split(",") if label.strip()),
+                "labels": () if labels is None else tuple(label.strip() for label in labels.split(",")),
                 "tokenizer": str(tokenizer),
                 "weights": str(weights),
                 "build": build,
@@ -456,6 +458,10 @@ def _print(reports: Sequence[ExportReport]) -> None:
         for artifact in report.artifacts:
             if artifact.reason:
                 click.echo(f"{report.model} {artifact.artifact}: {artifact.status}: {artifact.reason}")
+        if report.output:
+            click.echo(f"{report.model}: {report.output}")
+        if report.warning:
+            click.echo(f"{report.model}: warning: {report.warning}")
         version = f" (version {report.version})" if report.version else ""
         click.echo(f"{report.model}: {report.outcome}{version}")
     click.echo(

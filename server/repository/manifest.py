@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic_core import PydanticCustomError
+
+from lockstep.server.core import labels as naming
 
 MANIFEST_FILE = "manifest.json"
 MODEL_NAME_PATTERN = r"^[A-Za-z0-9._-]+$"
@@ -100,6 +103,13 @@ class Manifest(Strict):
     source: Source
     artifacts: Annotated[list[Artifact], Field(min_length=1)]
     refused: dict[str, str] = Field(default_factory=dict)  # artifact kind -> why the gate refused it
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: list[str]) -> list[str]:
+        if fault := naming.fault(labels):
+            raise PydanticCustomError("labels", "{fault}", {"fault": fault})
+        return labels
 
 
 def backend_name(artifact: Artifact) -> str:

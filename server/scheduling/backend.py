@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lockstep.server.core.errors import BackendUnavailable
+from lockstep.server.core.probabilities import Reader, fault
 from lockstep.server.runtimes.worker_process import BatchFailed, Executed, Launch, WorkerProcess
 from lockstep.server.scheduling.cost import CostModel, Measurement
 from lockstep.server.scheduling.cost_store import CostStore
@@ -56,7 +57,7 @@ class BackendSpec:
     vocabulary: int
     max_tokens: int
     measure_s: float  # at a first start in new circumstances; a restart finds the costs in the state folder
-    probabilities: Callable[[NDArray[np.float32]], NDArray[np.float32]]  # outputs[batch, labels] -> the same shape
+    probabilities: Reader  # outputs[batch, labels] -> the same shape; NaN throughout a row that holds none
     limits: Limits
     instances: int = 1
     prepare_ahead: int = 0  # batches that wait in the worker while it executes another
@@ -89,6 +90,7 @@ class Backend:
         self._down = False
         self._failures = 0
         self._spent_ns = 0
+        self._wrong_rows = 0
 
     @property
     def name(self) -> str:
@@ -221,6 +223,14 @@ class Backend:
             narrower = max(length, min(rows * length, self.limits.max_padded_tokens) // 2)
             _log.warning("%s: out of memory; batches are limited to %d padded tokens", self.name, narrower)
             self.limits = replace(self.limits, max_padded_tokens=narrower)
+
+    def answered_none(self, model: str, outputs: NDArray[np.float32]) -> str:
+        """Return the error of a row whose outputs [labels] hold no probabilities; log it, the more seldom the more."""
+        message = f"model {model}: backend {self.name} answered this row with {fault(outputs)}"
+        self._wrong_rows += 1
+        if str(self._wrong_rows).strip("0") == "1":  # 1, 10, 100, ...
+            _log.error("%s (%d rows so far): if it goes on, export the model again", message, self._wrong_rows)
+        return message
 
     def _discard(self, worker: WorkerProcess) -> None:
         self.workers.discard(worker)

@@ -500,11 +500,11 @@ class Batcher:
             cpu_ns=executed.cpu_ns,
             predicted_ratio=predicted_ratio,
         )
-        for row, label, values in zip(rows, labels, probabilities.tolist(), strict=True):
+        for place, (row, label, values) in enumerate(zip(rows, labels, probabilities.tolist(), strict=True)):
             if all(map(math.isfinite, values)):
                 row.call.resolve(row.index, Answer(label, values, row.encoding, facts))
             else:
-                self._fail(row, RowFailed(f"backend {backend.name} answered this row with NaN or infinity"))
+                self._fail(row, RowFailed(backend.answered_none(self.spec.model, executed.outputs[place])))
         self._observer.batch_executed(self.spec.model, self.spec.version, facts)
         backend.spend(time.thread_time_ns() - began_ns)
 

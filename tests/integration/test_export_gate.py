@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ import pytest
 from lockstep.exporters import gate
 from lockstep.exporters.gate import Expected, Passed
 from lockstep.exporters.held_out import HeldOut, Row, grid_rows
-from lockstep.exporters.parity import Refusal
+from lockstep.exporters.parity import Refusal, VariantBound
 from lockstep.server.core.artifact import ArtifactSpec, Budget
+from lockstep.server.core.probabilities import reader
 from lockstep.server.runtimes.registry import ADAPTERS
 from tests.tiny.bag_of_words import VOCABULARY, answer, write
 
@@ -40,7 +42,7 @@ def answers(rows: Sequence[Row]) -> np.ndarray[tuple[int, ...], np.dtype[np.floa
     return np.stack([answer(row) for row in rows])
 
 
-async def verify(artifact: ArtifactSpec, adapter: str = ADAPTERS["onnxruntime"]) -> Passed | Refusal:
+async def verify(artifact: ArtifactSpec, adapter: str = ADAPTERS["onnxruntime"], **more: Any) -> Passed | Refusal:
     texts = held_out()
     return await gate.verify(
         artifact,
@@ -52,6 +54,7 @@ async def verify(artifact: ArtifactSpec, adapter: str = ADAPTERS["onnxruntime"])
         max_tokens=MAX_TOKENS,
         budget=Budget(),
         say=lambda text: None,
+        **more,
     )
 
 
@@ -85,6 +88,16 @@ async def test_a_broken_artifact_is_refused(tmp_path: Path, broken: dict[str, ob
     verdict = await verify(write(tmp_path / "model.onnx", **broken))  # type: ignore[arg-type]
     assert isinstance(verdict, Refusal)
     assert re.search(reason, verdict.reason), verdict.reason
+
+
+@pytest.mark.parametrize("variant", [None, VariantBound()])
+async def test_an_artifact_of_whose_answers_the_server_would_make_no_probabilities_is_refused(
+    tmp_path: Path, variant: VariantBound | None
+) -> None:
+    read = reader("probabilities", "softmax")  # of what are logits
+    verdict = await verify(write(tmp_path / "model.onnx"), probabilities=read, variant=variant)
+    assert isinstance(verdict, Refusal)
+    assert re.search(r"answers (\S+ as a probability|probabilities that sum to).*: the server would", verdict.reason)
 
 
 async def test_a_runtime_that_ignores_lengths_is_refused(tmp_path: Path) -> None:
