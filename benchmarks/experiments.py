@@ -7,7 +7,6 @@ numbers by name, so that results can be kept and read again.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from benchmarks.hop import HopPlan, hop
 from benchmarks.models import BenchModel, BenchName, prepare
 from benchmarks.offline import BUCKETS, ByLength, Split, buckets_of
 from benchmarks.workload import MAX_TOKENS, Workload
+from lockstep.cores import usable_cores
 from lockstep.server.core.messages import Ids
 from lockstep.server.scheduling.policy import Order
 
@@ -34,7 +34,7 @@ Conditions = dict[str, Callable[[], Figures]]
 
 ROWS_IN_FLIGHT: Final = 256
 ROWS_A_CALL: Final = 64
-CORES: Final = os.cpu_count() or 1
+CORES: Final = usable_cores()
 _SPLITS: Final = (Split(CORES, 1), Split(1, CORES))
 _POLICIES: Final[Mapping[str, tuple[str, ...]]] = {
     "least_cost": (),

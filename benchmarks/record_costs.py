@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import statistics
 import time
 from collections import Counter
@@ -25,6 +24,7 @@ from benchmarks.models import NAMES, prepare
 from benchmarks.report import machine
 from benchmarks.simulate import COSTS, LENGTHS
 from benchmarks.workload import MAX_TOKENS, of_corpus
+from lockstep.cores import usable_cores
 from lockstep.server.core.artifact import ArtifactSpec, Budget
 from lockstep.zoo.corpus import fetch
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.record_costs", description=str(__doc__).partition("\n\n")[0])
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     cache = parser.parse_args().cache
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     for name in NAMES:
         model = prepare(name, cache, print)
         with multiprocessing.get_context("spawn").Pool(cores) as pool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from benchmarks import cost_tables
 from benchmarks.cost_tables import CostTable
 from benchmarks.simulation import Arrivals, Outcome, Setting, saturate, simulate
+from lockstep.cores import usable_cores
 from lockstep.server.scheduling.policies import POLICIES
 from lockstep.server.scheduling.policy import Limits, Order
 
@@ -312,7 +312,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--overhead-ms", type=float, default=0.3, help="of a batch, beside its cost")
     parser.add_argument("--noise", type=float, default=0.1, help="standard deviation of ln(actual / predicted)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--processes", type=int, default=usable_cores())
     parser.add_argument("--out", type=Path, default=Path("reports/simulation"), metavar="DIR")
     return parser.parse_args()
 

@@ -13,8 +13,8 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -187,20 +187,33 @@ async def export_model_async(
         slots=slots,
         on_progress=on_progress or (lambda progress: None),
     )
-    return await export.run(Path.cwd() / folder, tuple(dict.fromkeys(artifacts)), verify_with, dry_run, again)
+    with _told_as_ours():
+        return await export.run(Path.cwd() / folder, tuple(dict.fromkeys(artifacts)), verify_with, dry_run, again)
 
 
 def source_fingerprint(description: Description, folder: Path) -> str:
-    """Return the SHA-256 over a source's files and facts; raises `ExportError` where a file is missing."""
-    return _Inputs.of(description, Path.cwd() / folder).fingerprint()
+    """Return the SHA-256 over a source's files and facts; raises `ExportError` where one cannot be read."""
+    with _told_as_ours():
+        return _Inputs.of(description, Path.cwd() / folder).fingerprint()
 
 
 async def described(description: Description, folder: Path) -> tuple[SourceFiles, TextEncoder]:
     """Return what a job is told of a source, and its tokenizer; raises `ExportError`."""
-    inputs = await _Inputs.of(description, Path.cwd() / folder).resolved(
-        slots=asyncio.Semaphore(1), threads=1, say=lambda text: None
-    )
-    return inputs.files, inputs.encoder()
+    with _told_as_ours():
+        inputs = await _Inputs.of(description, Path.cwd() / folder).resolved(
+            slots=asyncio.Semaphore(1), threads=1, say=lambda text: None
+        )
+        return inputs.files, inputs.encoder()
+
+
+@contextmanager
+def _told_as_ours() -> Iterator[None]:
+    """Tell of a file that cannot be read or written as an `ExportError`, by its name."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise ExportError(f"{where}{error.strerror or error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +351,10 @@ class _Export:
     ) -> ExportReport:
         started = time.monotonic()
         self._check(artifacts)
+        try:
+            tempfile.gettempdir()  # frameworks need one, and fail in their own ways
+        except FileNotFoundError as error:
+            raise ExportError("there is no temporary folder that can be written: set TMPDIR to one") from error
         inputs = _Inputs.of(self.description, folder)
         sha256 = inputs.fingerprint()
         published = latest(self.repository, self.description.name)

@@ -94,6 +94,8 @@ def read(path: Path, encoder: TextEncoder, labels: Sequence[str], pad_id: int = 
             f"{path}: no such file. It holds the held-out texts that an export is verified with, one JSON "
             'object a line, {"text": ..., "label": 0}; name one with --verify-with'
         ) from None
+    except OSError as error:
+        raise HeldOutError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise HeldOutError(f"{path}: not UTF-8 text ({error})") from error
     step = max(1.0, len(lines) / MAX_ROWS)

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from lockstep import child_processes
 from lockstep.exporters.conversion import ConversionError, Say, SourceError, Strict
+from lockstep.server.runtimes.memory_kills import MemoryKills, killed
 
 _LOG_TAIL_LINES = 12
 
@@ -27,6 +28,7 @@ async def run(job: Strict, *, threads: int, timeout_s: float, log: Path, say: Sa
     `timeout_s`. Cancelling kills the process.
     """
     ours, theirs = os.pipe()
+    kills = MemoryKills.now()
     with log.open("wb") as output, os.fdopen(ours, "rb") as channel:
         try:
             process = await asyncio.create_subprocess_exec(
@@ -58,6 +60,8 @@ async def run(job: Strict, *, threads: int, timeout_s: float, log: Path, say: Sa
     if "error" in message:
         raise (SourceError if message["source"] else ConversionError)(message["error"])
     cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code == -signal.SIGKILL:
+        cause += f" ({killed(kills, MemoryKills.now())})"
     raise ConversionError(f"the job's process ended with {cause}; its last words: {_tail(log)}")
 
 

@@ -6,6 +6,7 @@ Knows no framework and no model.
 
 from __future__ import annotations
 
+import codecs
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -76,4 +77,4 @@ class Description(BaseModel):
     @classmethod
     def read(cls, path: Path) -> Description:
         """Read a `description.json`; raises `pydantic.ValidationError` naming the field at fault."""
-        return cls.model_validate_json(path.read_bytes())
+        return cls.model_validate_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))

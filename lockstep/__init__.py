@@ -6,9 +6,7 @@ they are first used, so that a worker, which needs none of them, imports nothing
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as `typing` has it, which is not imported: the current folder may still be on the path
 if TYPE_CHECKING:
     from lockstep.clients import Client, SentimentClient, SyncClient, SyncSentimentClient
 
@@ -19,6 +17,8 @@ def __getattr__(name: str) -> object:
     """Import a public name from the client library."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module("lockstep.clients"), name)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from dataclasses import dataclass
+from lockstep.module_path import leave_current_folder_out
 
-import click
+leave_current_folder_out()
 
-from lockstep import standard_streams
-from lockstep.commands.ending import orderly
+import importlib  # noqa: E402 - this and the rest from the path as it is now
+import sys  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+
+import click  # noqa: E402
+
+from lockstep import standard_streams  # noqa: E402
+from lockstep.commands.ending import orderly  # noqa: E402
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from lockstep.clients.loadtest.page import write_page
 from lockstep.clients.loadtest.plan import LoadPlan
 from lockstep.clients.loadtest.report import BackendReport, LoadReport
 from lockstep.clients.loadtest.run import run_loadtest
+from lockstep.cores import usable_cores
 from lockstep.exporters.export import ExportReport, Progress, export_model_async, possible_artifacts
 from lockstep.exporters.source import Description
 from lockstep.local_server import LocalServer, local_server
@@ -78,7 +78,8 @@ def run(plan: DemoPlan, console: Console) -> None:
         raise DemoFailed("the parity gate refused " + "; ".join(refused))
     console.rule("3. Serve")
     manifests = {name: model.manifest for name, model in scan(plan.repository).models.items() if name in MODELS}
-    with local_server(plan.repository, plan.out / "server.log") as server:
+    state = plan.cache / "state"  # of its own: a server may run in this folder
+    with local_server(plan.repository, plan.out / "server.log", "--state", str(state)) as server:
         console.print(f"serving {len(manifests)} models at {server.grpc}")
         console.rule("4. The same answer from every backend")
         _classify(server, manifests, console)
@@ -111,7 +112,7 @@ async def _export(trained: Sequence[Trained], plan: DemoPlan, console: Console) 
         what = f"{progress.model}/{progress.artifact}" if progress.artifact else progress.model
         console.print(f"  [dim]{what}[/dim]  {progress.message}", highlight=False, soft_wrap=True)
 
-    slots = asyncio.Semaphore(os.cpu_count() or 1)
+    slots = asyncio.Semaphore(usable_cores())
     async with asyncio.TaskGroup() as group:
         tasks = []
         for model in trained:

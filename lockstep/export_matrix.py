@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lockstep.cores import usable_cores
 from lockstep.exporters.conversion import ExportError
 from lockstep.exporters.export import (
     ArtifactReport,
@@ -368,7 +368,7 @@ def render(rows: dict[str, dict[str, Any]], errors: dict[str, str], bounds: Sequ
         f"{len(rows)} of {len(ENTRIES)} rows, {len(cells)} artifacts: "
         + ", ".join(f"{number} {status}" for status, number in count.items())
         + ".",
-        f"Written by `lockstep export matrix`; Python {platform.python_version()}, {os.cpu_count()} cores.",
+        f"Written by `lockstep export matrix`; Python {platform.python_version()}, {usable_cores()} cores.",
         "",
         *_LEGEND,
         "",

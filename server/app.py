@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,6 +22,7 @@ from lockstep.server.config import ConfigurationError, ServerConfig
 from lockstep.server.core.errors import LockstepError
 from lockstep.server.core.observer import Observers
 from lockstep.server.counts import Statistics
+from lockstep.server.exclusive import cannot_listen, check_port, take_socket, take_state
 from lockstep.server.gateway import Gateway, RequestLimits
 from lockstep.server.loading import Loader
 from lockstep.server.metrics import Metrics
@@ -63,7 +65,8 @@ class App:
         try:
             catalog = scan(config.repository)
         except OSError as error:
-            raise ConfigurationError(str(error)) from error
+            told = f"{error.filename} cannot be read: {error.strerror}" if error.strerror else str(error)
+            raise ConfigurationError(told) from error
         self.statistics = Statistics()
         self.metrics = Metrics()
         self.recent = Recent()
@@ -82,19 +85,57 @@ class App:
                 models[name] = builder.build(published)
             except (LockstepError, ValueError) as error:
                 refused[name] = Refused(name, published.manifest.version, f"{name}: {error}")
-        for refusal in refused.values():
-            _log.error("refused: %s", refusal.reason)
+        self._refused = refused
         if not models:
-            reason = "; ".join(refusal.reason for refusal in refused.values()) or "it is empty"
+            reason = "; ".join(_by_reason(refused.values())) or "it is empty"
             raise ConfigurationError(f"nothing to serve in {config.repository}: {reason}")
         limits = RequestLimits(config.max_call_rows, config.max_text_bytes, config.max_tokenize_characters)
         self.gateway = Gateway(models, refused, limits, self._observer)
         self.metrics.expose(self.gateway)
         self.loader = Loader(config.repository, self.gateway, builder.build, self._readiness_may_have_changed)
 
+    @property
+    def missing(self) -> dict[str, list[str]]:
+        """Why backends cannot start on this machine -> which, as `model@backend`."""
+        found: dict[str, list[str]] = {}
+        for name, served in sorted(self.gateway.models.items()):
+            for backend in served.batcher.backends:
+                if backend.spec.missing:
+                    found.setdefault(backend.spec.missing, []).append(f"{name}@{backend.name}")
+        return found
+
     async def start(self) -> None:
-        """Bind both ports and start the preferred workers. Raises `ConfigurationError` where a port cannot be bound."""
+        """Bind both ports and start the preferred workers.
+
+        Raises `ConfigurationError` where a port cannot be bound or another server uses what is ours to have; then
+        nothing of it was changed, and nothing is left behind.
+        """
         asyncio.get_running_loop().set_exception_handler(self._on_loop_exception)
+        with contextlib.ExitStack() as taken:
+            if (state := take_state(self.config.state)) is not None:
+                taken.callback(state.release)
+            if self.config.grpc.path is not None:
+                taken.callback(take_socket(Path(self.config.grpc.path)).release)
+            elif self.config.grpc.port:
+                check_port(self.config.grpc)
+            await self._listen()
+            self._taken = taken.pop_all()
+        for refusal in self._refused.values():
+            _log.error("refused: %s", refusal.reason)
+        for reason, backends in self.missing.items():
+            _log.warning("%s cannot start: %s", ", ".join(backends), reason)
+        for served in self.gateway.models.values():
+            served.batcher.start()
+        self._in_background(self._publish_health(), "publishing of health")
+        if self.config.watch_repository is not None:
+            watcher = Watcher(self.config.repository, self.gateway, self.loader, self.config.watch_repository)
+            self._in_background(watcher.run(), "watching of the repository")
+        await self._grpc.start()
+        addresses = self.config.grpc.at(self.grpc_port), self.config.http.at(self.http_port)
+        _log.info("gRPC listens on %s, HTTP on %s", *addresses)
+
+    async def _listen(self) -> None:
+        """Bind both ports. Raises `ConfigurationError`; then neither is bound."""
         self._grpc = grpc.aio.server(options=grpc_options(self.config))
         most_bytes = self.config.max_message_bytes
         of_streams = StreamLimits(self.config.max_stream_messages, most_bytes, self._observer.limit_reached)
@@ -114,25 +155,18 @@ class App:
             handlers, limits, self._observer.limit_reached, tokens=tokens, access_log=self.config.access_log
         )
         self._grpc.add_generic_rpc_handlers((self._guard,))
+        await self._open_http()  # first: of a port of gRPC's that was bound and never started, the socket would stay
         try:
             if tls is None:
                 self.grpc_port = self._grpc.add_insecure_port(str(self.config.grpc))
             else:
                 self.grpc_port = self._grpc.add_secure_port(str(self.config.grpc), _credentials(tls))
         except RuntimeError as error:
+            self._door.close()
+            await self._web.cleanup()
             raise ConfigurationError(
-                f"cannot listen on {self.config.grpc} (gRPC): is it in use, or not ours?"
+                f"cannot listen on {self.config.grpc} (gRPC): the port is in use, or you may not bind it"
             ) from error
-        await self._open_http()
-        for served in self.gateway.models.values():
-            served.batcher.start()
-        self._in_background(self._publish_health(), "publishing of health")
-        if self.config.watch_repository is not None:
-            watcher = Watcher(self.config.repository, self.gateway, self.loader, self.config.watch_repository)
-            self._in_background(watcher.run(), "watching of the repository")
-        await self._grpc.start()
-        addresses = self.config.grpc.at(self.grpc_port), self.config.http.at(self.http_port)
-        _log.info("gRPC listens on %s, HTTP on %s", *addresses)
 
     async def _open_http(self) -> None:
         config, address, reached = self.config, self.config.http, self._observer.limit_reached
@@ -153,7 +187,7 @@ class App:
             self._door = await open_door(self._web.server, address, policy, context)
         except OSError as error:
             await self._web.cleanup()
-            raise ConfigurationError(f"cannot listen on {address} (HTTP): {error.strerror}") from error
+            raise cannot_listen(address, "HTTP", error) from error
         self.http_port = self._door.sockets[0].getsockname()[1]
 
     async def ready(self) -> None:
@@ -182,6 +216,7 @@ class App:
         self.gateway.close()
         self._door.close()
         await self._web.cleanup()
+        self._taken.close()
 
     def _on_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Count the answers whose client had gone, which gRPC leaves to the loop as errors; log anything else."""
@@ -225,6 +260,14 @@ class App:
             await self._health.set(name, serving if served.batcher.ready else not_serving)
         for service in ("", inference.SERVICE, sentiment.SERVICE):
             await self._health.set(service, serving if self.gateway.ready else not_serving)
+
+
+def _by_reason(refused: Iterable[Refused]) -> list[str]:
+    """Return each reason once, after the models that it is of."""
+    names: dict[str, list[str]] = {}
+    for one in refused:
+        names.setdefault(one.reason.removeprefix(f"{one.name}: "), []).append(one.name)
+    return [f"{', '.join(of)}: {reason}" for reason, of in names.items()]
 
 
 def grpc_options(config: ServerConfig) -> list[tuple[str, int]]:

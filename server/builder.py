@@ -14,8 +14,9 @@ from lockstep.server.core.artifact import Budget
 from lockstep.server.core.observer import Observer
 from lockstep.server.core.probabilities import reader
 from lockstep.server.gateway import ServedModel
-from lockstep.server.repository.catalog import PublishedModel
+from lockstep.server.repository.catalog import ArtifactFiles, PublishedModel
 from lockstep.server.repository.manifest import Artifact, backend_name
+from lockstep.server.runtimes.installed import Installed
 from lockstep.server.runtimes.worker_process import Launch
 from lockstep.server.scheduling.backend import BackendSpec
 from lockstep.server.scheduling.batcher import Batcher, BatcherSpec
@@ -45,6 +46,7 @@ class ModelBuilder:
         self._costs = CostStore(config.state)
         self._hardware = hardware()
         self._slots = WorkerSlots(config.max_workers)
+        self._installed = Installed()
 
     def build(self, published: PublishedModel) -> ServedModel:
         """Build a model's queue and backends; raises `ConfigurationError`, `ValueError` where it cannot be served."""
@@ -66,6 +68,8 @@ class ModelBuilder:
             for name, artifact in known.items()
             if (section := model.backends.get(name, BackendConfig())).enabled
         ]
+        if backends and all(one.missing for one in backends):
+            raise ConfigurationError("; ".join(dict.fromkeys(one.missing for one in backends)))
         if model.preferred is not None and model.preferred not in [one.name for one in backends if one.takes_free_rows]:
             raise ConfigurationError(f"the configuration prefers {model.preferred}, which does not take free rows here")
         spec = BatcherSpec(
@@ -96,16 +100,20 @@ class ModelBuilder:
         device = resolve_device(section.device) if section.device else self._device
         threads = section.threads or self._config.threads
         ahead = self._config.prepare_ahead if section.prepare_ahead is None else section.prepare_ahead
+        name = backend_name(artifact) + ("" if device == "cpu" else "-" + device.partition(":")[0])
         launch = Launch(
             adapter=self._adapters[artifact.runtime],
             artifact=published.spec(artifact),
             budget=Budget(threads, device),
             python=section.python or sys.executable,
+            files=ArtifactFiles(published, artifact),
+            named={"model": published.manifest.name, "version": str(published.manifest.version), "backend": name},
         )
+        missing = self._installed.missing(launch.python, launch.adapter)
         return BackendSpec(
-            name=backend_name(artifact) + ("" if device == "cpu" else "-" + device.partition(":")[0]),
+            name=name,
             launch=launch,
-            takes_free_rows="-" not in artifact.kind,
+            takes_free_rows="-" not in artifact.kind and not missing,
             cpu_ms=artifact.parity.cpu_ms_b32_t64 or float("inf"),
             circumstances={
                 "artifact": " ".join(sorted(artifact.files.values())),
@@ -120,6 +128,7 @@ class ModelBuilder:
             measure_s=self._config.measure_s,
             probabilities=reader(artifact.output, artifact.activation),
             limits=limits,
+            missing=missing,
             instances=section.instances or self._config.instances,
             # a GPU would idle while the next batch is planned; on a CPU that plan takes cycles from the batch before
             prepare_ahead=int(device != "cpu") if ahead is None else ahead,

@@ -15,7 +15,6 @@ defaults do not fit for one model or one backend goes into tables of its own:
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from lockstep.cores import usable_cores
 from lockstep.server.core.address import Address
 from lockstep.server.core.errors import LockstepError
 from lockstep.server.logs import LogFormat
@@ -153,8 +153,8 @@ class ServerConfig(_Section):
 
     threads: Annotated[int, Field(ge=1, description="Threads of computation of each worker.")] = 1
     instances: Annotated[
-        int, Field(ge=1, description="Workers of each backend at most; by default as many as cores.")
-    ] = os.cpu_count() or 1
+        int, Field(ge=1, description="Workers of each backend at most; by default as many as cores that it may use.")
+    ] = usable_cores()
     max_workers: Annotated[
         int, Field(ge=1, description="Workers of all models together; idle ones make room for those that are needed.")
     ] = 64
@@ -222,7 +222,7 @@ class ServerConfig(_Section):
 
 def _document(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_bytes().decode("utf-8"))
+        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise ConfigurationError(
             f"{file}: byte {error.start} is not UTF-8, as TOML must be: save it as that"

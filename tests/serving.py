@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -39,6 +40,18 @@ async def serving(
     **config: Any,
 ) -> AsyncIterator[Served]:
     """Serve a repository until the block ends; every model has a ready backend when it begins."""
+    with TemporaryDirectory() as state:  # of its own: a repository may be served twice at once
+        async with _serving(repository, adapters, channel_to, {"state": state} | config) as served:
+            yield served
+
+
+@asynccontextmanager
+async def _serving(
+    repository: Path,
+    adapters: Mapping[str, str],
+    channel_to: Callable[[App], grpc.aio.Channel],
+    config: Mapping[str, Any],
+) -> AsyncIterator[Served]:
     settings: dict[str, Any] = {
         "grpc": "127.0.0.1:0",
         "http": "127.0.0.1:0",
@@ -46,8 +59,7 @@ async def serving(
         "drain_s": 5.0,
         "instances": 1,
         "measure_s": 0.0,
-        "state": repository / ".state",
-    } | config
+    } | dict(config)
     app = App(ServerConfig(repository=repository, **settings), adapters=adapters)
     await app.start()
     try:

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from lockstep import child_processes
+
 Form = Literal["source", "wheel"]
 
 
@@ -23,10 +25,10 @@ def pip_download(project: str, version: str, sha256: str, form: Form, folder: Pa
     """
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{project}=={version} --hash=sha256:{sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
     command += ["--no-build-isolation", "--no-binary" if form == "source" else "--only-binary", ":all:"]
     command += ["--require-hashes", "--dest", str(folder), "--requirement", str(requirements)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=child_processes.environment())
 
 
 def other_checksum(done: subprocess.CompletedProcess[str]) -> str | None:

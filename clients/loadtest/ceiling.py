@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,6 +16,7 @@ from lockstep.clients.loadtest.engine import LegResult
 from lockstep.clients.loadtest.fleet import Fleet, HereSender
 from lockstep.clients.loadtest.plan import Leg, LoadPlan, Wire, generators
 from lockstep.clients.loadtest.texts import texts_of
+from lockstep.cores import usable_cores
 
 SECONDS: Final = 1.0
 WARMUP_S: Final = 0.3
@@ -64,7 +64,7 @@ def measure_ceiling(plan: LoadPlan, *, seconds: float = SECONDS) -> Ceiling:
 
 async def ceiling(plan: LoadPlan, *, seconds: float = SECONDS) -> Ceiling:
     """`measure_ceiling` on the running event loop."""
-    processes = generators(plan, os.cpu_count() or 1)
+    processes = generators(plan, usable_cores())
     saturating = replace(
         plan,
         model=ECHO,

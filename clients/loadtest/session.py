@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -37,6 +36,7 @@ from lockstep.clients.loadtest.search import SearchReport
 from lockstep.clients.loadtest.texts import Texts, texts_of
 from lockstep.clients.results import ModelStatistics, ServedModel
 from lockstep.clients.transport import Connect
+from lockstep.cores import usable_cores
 
 WAKE_S: Final = 60.0
 """How long a backend may take to answer its first row: some start on it."""
@@ -183,7 +183,7 @@ async def open_session(
     """
     environment = Environment.here()
     texts = texts_of(plan)
-    processes = generators(plan, os.cpu_count() or 1)
+    processes = generators(plan, usable_cores())
     if connect is not None:
         processes = 1  # a transport of the caller's own lives in this process
     async with (

@@ -40,7 +40,11 @@ def credential_options(command: Callable[..., Any]) -> Callable[..., Any]:
         from lockstep.clients import Credentials
 
         try:
-            token = token_file.read_text().strip() if token_file else os.environ.get(TOKEN_VARIABLE) or None
+            token = (
+                token_file.read_text(encoding="utf-8-sig").strip()
+                if token_file
+                else os.environ.get(TOKEN_VARIABLE) or None
+            )
             credentials = Credentials(token, tls, tls_ca, tls_cert, tls_key)
         except (OSError, ValueError) as error:
             raise click.UsageError(str(error)) from error

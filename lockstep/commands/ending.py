@@ -27,6 +27,8 @@ _UNWRITABLE: Final = {
     errno.EBADF: "it is closed",
 }
 """What cannot be written to any more, and why: not a fault of ours."""
+_NO_TEMPORARY_FOLDER: Final = "No usable temporary directory"
+"""What `tempfile` says, as a FileNotFoundError of no file."""
 CONNECT_S = 3.0
 """How long a server may take to say that it is there."""
 
@@ -51,6 +53,8 @@ def orderly() -> Iterator[None]:
         click.echo("Interrupted.", err=True)
         raise click.exceptions.Exit(SIGNALLED + signal.SIGINT) from None
     except OSError as error:
+        if (error.strerror or "").startswith(_NO_TEMPORARY_FOLDER):
+            fail("there is no temporary folder that can be written: set TMPDIR to one", CANNOT_WRITE)
         if not is_unwritable(error):
             raise
         let_go_of_output()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
+from lockstep.commands.ending import fail
 from lockstep.server.config import ConfigurationError, ServerConfig
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def serve(config: Path | None, check: bool, **flags: Any) -> None:
     """Serve the models of a repository over gRPC, until SIGTERM or Ctrl-C; then drain.
 
     A second signal stops at once. SIGHUP reads tokens and certificates again. Exit codes: 0 stopped, 2 cannot be
-    started as configured; with --check: 0 everything is sound, 1 some models would be refused, 2 nothing could start.
+    started as configured; with --check: 0 everything is sound, 1 a model would be refused or a backend cannot start,
+    2 nothing could start.
     """
     import uvloop
     from pydantic import ValidationError
@@ -88,7 +90,7 @@ def serve(config: Path | None, check: bool, **flags: Any) -> None:
         if configured.log_format == "json":
             _log.critical("%s", error.message)
             raise SystemExit(click.UsageError.exit_code) from error
-        raise click.UsageError(error.message) from error
+        fail(error.message, click.UsageError.exit_code)
     finally:
         writer.close(_LOG_PATIENCE_S)
 
@@ -155,9 +157,16 @@ async def _check(config: ServerConfig) -> int:
     for name, served in sorted(app.gateway.models.items()):
         files = sum(len(artifact.files) for artifact in served.manifest.artifacts)
         backends = ", ".join(backend.name for backend in served.batcher.backends)
-        table.add_row(name, str(served.manifest.version), backends, str(files), "sound")
+        missing = ", ".join(backend.name for backend in served.batcher.backends if backend.spec.missing)
+        verdict = f"{missing} cannot start" if missing else "sound"
+        table.add_row(name, str(served.manifest.version), backends, str(files), verdict)
     for refused in app.gateway.refused.values():
         version = "" if refused.version is None else str(refused.version)
-        table.add_row(refused.name, version, "", "", f"refused: {refused.reason}")
-    consoles.answers().print(table)
-    return 1 if app.gateway.refused else 0
+        table.add_row(refused.name, version, "", "", "refused")
+    console = consoles.answers()
+    console.print(table)
+    told = [f"refused: {refused.reason}" for refused in app.gateway.refused.values()]
+    told += [f"{', '.join(names)} cannot start: {reason}" for reason, names in app.missing.items()]
+    for line in told:  # whole, to be searched and copied
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    return 1 if told else 0

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from lockstep import child_processes
 from lockstep.exporters.conversion import SourceFiles
 from lockstep.server.core.artifact import Budget
-from lockstep.server.repository.catalog import PublishedModel
+from lockstep.server.repository.catalog import ArtifactFiles, PublishedModel
 from lockstep.server.repository.manifest import Artifact, backend_name
 from lockstep.server.runtimes.registry import ADAPTERS
 from lockstep.server.runtimes.worker_process import Launch, WorkerProcess
@@ -108,7 +108,8 @@ async def workers(model: PublishedModel, artifacts: Sequence[Artifact]) -> Async
     async with AsyncExitStack() as stack:
         found: dict[str, Contestant] = {}
         for artifact in artifacts:
-            launch = Launch(ADAPTERS[artifact.runtime], model.spec(artifact), Budget(threads=1))
+            files = ArtifactFiles(model, artifact)
+            launch = Launch(ADAPTERS[artifact.runtime], model.spec(artifact), Budget(threads=1), files=files)
             worker = await WorkerProcess.start(launch)
             stack.push_async_callback(worker.stop)
             found[backend_name(artifact)] = InWorker(worker)

@@ -87,7 +87,7 @@ def bearer(authorization: str | None) -> str | None:
 def read_tokens(path: Path) -> Sequence[Token]:
     """Read a file of tokens; raises `OSError`, or `ValueError` with the line that is wrong."""
     found: list[Token] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue

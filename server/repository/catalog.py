@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from lockstep.server.core.artifact import ArtifactSpec, TensorSpec
+from lockstep.server.core.errors import BackendUnavailable
 from lockstep.server.repository.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, Artifact, Manifest, Tensor
 from lockstep.server.repository.onnx_references import external_files
 
@@ -152,18 +153,66 @@ def _read_version(folder: Path, where: str) -> PublishedModel:
             if file.endswith(".onnx"):
                 _check_references(where, folder, file, artifact)
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
+        name = _name(path, folder)
         if (path.is_symlink() or not path.is_dir()) and name not in listed and name != MANIFEST_FILE:
             raise RefusedError(f"{where}: {name} is not in the manifest")
     return PublishedModel(folder, manifest, file_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class ArtifactFiles:
+    """The files of one artifact, as a worker is about to load them."""
+
+    model: PublishedModel
+    artifact: Artifact
+
+    def verify(self) -> tuple[tuple[int, ...], ...]:
+        """Check every file against the manifest, whole, and that none came to them; return their stamp from before.
+
+        Blocks for as long as reading the files takes. Raises `BackendUnavailable` naming the file.
+        """
+        stamp = self.stamp()
+        folder, where = self.model.folder, self._where
+        try:
+            for file, sha256 in self.artifact.files.items():
+                _check_file(where, folder, file, sha256)
+            root = folder / self.artifact.path
+            for path in root.rglob("*") if root.is_dir() else ():
+                if (path.is_symlink() or not path.is_dir()) and _name(path, folder) not in self.artifact.files:
+                    raise RefusedError(f"{where}: {_name(path, folder)} is not in the manifest")
+        except RefusedError as error:
+            raise BackendUnavailable(f"{error}: it was changed after it was published") from error
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return stamp
+
+    def stamp(self) -> tuple[tuple[int, ...], ...]:
+        """Return what tells whether a file was written to or replaced; raises `BackendUnavailable`."""
+        try:
+            found = [(self.model.folder / file).stat() for file in self.artifact.files]
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return tuple((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.model.manifest.name}/{self.model.manifest.version}"
+
+    def _unreadable(self, error: OSError) -> BackendUnavailable:
+        file = Path(error.filename).name if error.filename else "a file"
+        return BackendUnavailable(f"{self._where}: {file} cannot be read: {error.strerror}")
+
+
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal; raises `OSError`, which names the file."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed read, of a bad disk say, does not name it
+        raise
     return digest.hexdigest()
 
 
@@ -225,6 +274,10 @@ def _holds_versions(folder: Path) -> bool:
 def _highest_version(folder: Path) -> int | None:
     names = (one.name for one in folder.iterdir() if one.is_dir())
     return max((int(name) for name in names if re.fullmatch(r"[1-9][0-9]*", name)), default=None)
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def _tensor(tensor: Tensor) -> TensorSpec:

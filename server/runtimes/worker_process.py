@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +26,12 @@ from lockstep.child_processes import wait_through_cancellation
 from lockstep.server.core.artifact import ArtifactSpec, Budget
 from lockstep.server.core.errors import BackendUnavailable
 from lockstep.server.runtimes.base import Ids, Lengths, Outputs
+from lockstep.server.runtimes.memory_kills import MemoryKills, killed
 from lockstep.server.runtimes.wire import DONE_TIMES, HEADER, Kind
 
+_log = logging.getLogger("lockstep.worker")
+_VERIFIERS: Final = ThreadPoolExecutor(2, thread_name_prefix="lockstep-verify")
+"""Hashing releases the interpreter's lock; more at once would take cores from those that execute."""
 _STDERR_TAIL_BYTES = 4096
 _STOP_TIMEOUT_S = 5.0
 Bytes = bytes | memoryview
@@ -33,6 +39,21 @@ Bytes = bytes | memoryview
 
 class BatchFailed(Exception):
     """The runtime refused a batch; the worker lives on."""
+
+
+class ArtifactFiles(Protocol):
+    """The files that a worker is about to load."""
+
+    def verify(self) -> Hashable:
+        """Check every file against what was published, in a thread; return their stamp from before that.
+
+        Raises `BackendUnavailable`, which names the file that is not as it was published.
+        """
+        ...
+
+    def stamp(self) -> Hashable:
+        """Return what changes when a file is written to or replaced; raises as `verify` does."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +64,8 @@ class Launch:
     artifact: ArtifactSpec
     budget: Budget
     python: str = sys.executable
+    files: ArtifactFiles | None = None  # verified before every load; None: the caller has just made them
+    named: Mapping[str, str] = field(default_factory=dict)  # model, version, backend in the log; {}: nothing is logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +92,7 @@ class WorkerProcess:
         self.launch = launch
         self.pid = process.pid
         self.exited = asyncio.Event()
+        self.ended = "the worker ended"  # how, once it has `exited`
         self.versions: dict[str, str] = {}
         self.load_s = 0.0
         self._process = process
@@ -76,6 +100,8 @@ class WorkerProcess:
         self._stderr = _Tail()
         self._batches = 0
         self._reaper: asyncio.Task[None] | None = None
+        self._ready = self._ending = False
+        self._memory_kills = MemoryKills.now()
 
     @classmethod
     async def start(cls, launch: Launch) -> WorkerProcess:
@@ -83,6 +109,16 @@ class WorkerProcess:
 
         Cancelling it kills the process.
         """
+        try:
+            worker = await cls._start(launch)
+        except BackendUnavailable as error:
+            _tell(logging.ERROR, launch, "a worker cannot start: %s", error)
+            raise
+        _tell(logging.INFO, launch, "a worker is ready, loaded in %.1f s", worker.load_s, pid=worker.pid)
+        return worker
+
+    @classmethod
+    async def _start(cls, launch: Launch) -> WorkerProcess:
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
@@ -110,7 +146,7 @@ class WorkerProcess:
         worker = cls(launch, process)
         try:
             await wait_through_cancellation(worker._connect(ours))
-            await worker._load()
+            await worker._load_verified()
         except BaseException:
             await worker.kill()
             raise
@@ -139,6 +175,7 @@ class WorkerProcess:
 
         Cancelling it kills the process.
         """
+        self._ending = True
         self._channel.close()
         try:
             with contextlib.suppress(TimeoutError):
@@ -149,6 +186,7 @@ class WorkerProcess:
 
     async def kill(self) -> None:
         """End the process now and reap it; where that is cancelled, too."""
+        self._ending = True
         if not self.exited.is_set():
             self._process.kill()
             self._channel.close()
@@ -166,6 +204,15 @@ class WorkerProcess:
             await asyncio.to_thread(self._process.wait)
             self.exited.set()
             raise BackendUnavailable(f"cannot listen to the worker: {error.strerror}") from error
+
+    async def _load_verified(self) -> None:
+        """Load what was published: checked while the interpreter starts, and not written to until it is loaded."""
+        files, loop = self.launch.files, asyncio.get_running_loop()
+        stamp = None if files is None else await loop.run_in_executor(_VERIFIERS, files.verify)
+        await self._load()
+        self._ready = True
+        if files is not None and await loop.run_in_executor(_VERIFIERS, files.stamp) != stamp:
+            raise BackendUnavailable(f"a file of {self.launch.artifact.path} was written to while it was loaded")
 
     async def _load(self) -> None:
         request = {
@@ -188,8 +235,13 @@ class WorkerProcess:
         code = await asyncio.to_thread(self._process.wait)
         await self._stderr.closed.wait()
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if code == -signal.SIGKILL and not self._ending:
+            cause += f"; {killed(self._memory_kills, MemoryKills.now())}"
         last_words = self._stderr.text.strip().rpartition("\n")[2]
-        self._channel.fail(BackendUnavailable(f"the worker ended ({cause}){': ' if last_words else ''}{last_words}"))
+        if self._ready and not self._ending:
+            _tell(logging.WARNING, self.launch, "a worker ended: %s", cause, pid=self.pid, last_words=last_words)
+        self.ended = f"the worker ended ({cause}){': ' if last_words else ''}{last_words}"
+        self._channel.fail(BackendUnavailable(self.ended))
         self.exited.set()
 
 
@@ -262,6 +314,11 @@ class _Tail(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set()
+
+
+def _tell(level: int, launch: Launch, message: str, *arguments: object, **fields: object) -> None:
+    if launch.named:
+        _log.log(level, message, *arguments, extra={"fields": {**launch.named, **fields}})
 
 
 def _bytes(array: NDArray[np.int64]) -> memoryview:

@@ -59,6 +59,7 @@ class BackendSpec:
     measure_s: float  # at a first start in new circumstances; a restart finds the costs in the state folder
     probabilities: Reader  # outputs[batch, labels] -> the same shape; NaN throughout a row that holds none
     limits: Limits
+    missing: str = ""  # why its workers cannot start on this machine, where that is known beforehand
     instances: int = 1
     prepare_ahead: int = 0  # batches that wait in the worker while it executes another
 
@@ -78,7 +79,7 @@ class Backend:
         self._store = store
         self._measuring = asyncio.Lock()
         self._on_gpu = spec.launch.budget.device != "cpu"
-        self.reason = ""
+        self.reason = spec.missing
         self.start_failed = False  # the last start failed: rows that need this backend cannot wait for it
         self.restarts = 0
         self.workers: set[WorkerProcess] = set()
@@ -137,17 +138,24 @@ class Backend:
             worker = await WorkerProcess.start(self.spec.launch)
             try:
                 await self._know_costs(worker)
+            except (BackendUnavailable, BatchFailed) as error:
+                fields = {**self.spec.launch.named, "pid": worker.pid}
+                _log.error("a worker's costs cannot be measured: %s", error, extra={"fields": fields})
+                await worker.kill()
+                raise
             except BaseException:
                 await worker.kill()  # cancelled, too: nobody else knows of it
                 raise
         except (BackendUnavailable, BatchFailed) as error:
-            self._failed(f"cannot start: {error}")
+            reason = self.spec.missing or str(error)
+            self._failed(f"cannot start: {reason}")
             self.start_failed = True
-            raise BackendUnavailable(f"backend {self.name} cannot start: {error}") from error
+            raise BackendUnavailable(f"backend {self.name} cannot start: {reason}") from error
         finally:
             self._starting -= 1
         if self._down:
             self.restarts += 1
+            _log.info("restarted", extra={"fields": {**self.spec.launch.named, "pid": worker.pid}})
         self.workers.add(worker)
         self.idle_workers.add(worker)
         self._down = self.start_failed = False

@@ -402,7 +402,7 @@ class Batcher:
         idle_from_ns = self._clock_ns()
         while True:
             if worker.exited.is_set():
-                raise BackendUnavailable("the worker ended while it was idle")
+                raise BackendUnavailable(f"{worker.ended} while it was idle")
             if tenant.asked:
                 return None
             if not self._held and len(self._backlog):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -25,7 +26,10 @@ def serve_process(repository: Path, *flags: str) -> Iterator[tuple[subprocess.Po
     """Run `lockstep serve` on a free port; yields the process and its gRPC address once it is announced."""
     command = [sys.executable, "-m", "lockstep", "serve", "--repository", str(repository)]
     command += ["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--threads", "1", *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        TemporaryDirectory() as state,
+        subprocess.Popen([*command, "--state", state], stderr=subprocess.PIPE, text=True) as process,
+    ):
         assert process.stderr is not None
         try:
             for line in process.stderr:
