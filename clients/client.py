@@ -16,6 +16,7 @@ from lockstep.clients.balanced_transport import BalancedTransport
 from lockstep.clients.credentials import Credentials
 from lockstep.clients.errors import CallError, ClientNotOpen, NotFound, OtherEventLoop, RowError
 from lockstep.clients.forks import check_process
+from lockstep.clients.in_flight import CallsInFlight
 from lockstep.clients.reports import Comparison, LatencyReport, ModelList
 from lockstep.clients.results import (
     ModelMetadata,
@@ -29,7 +30,6 @@ from lockstep.clients.results import (
 from lockstep.clients.retry import RetryPolicy
 from lockstep.clients.stream_transport import StreamTransport
 from lockstep.clients.transport import Connect, GrpcTransport, Method, Request, Response, Transport
-from lockstep.clients.under_way import CallsUnderWay
 from lockstep.protos import open_inference_pb2 as oip
 from lockstep.protos import sentiment_pb2 as wire
 
@@ -79,7 +79,7 @@ class SentimentClient:
         self._connect = connect or functools.partial(TRANSPORTS[mode], credentials=credentials)
         self._transport: Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # the one that the transport belongs to
-        self._calls = CallsUnderWay()
+        self._calls = CallsInFlight()
 
     async def __aenter__(self) -> Self:
         if self._transport is not None:
@@ -88,7 +88,7 @@ class SentimentClient:
         self._loop = asyncio.get_running_loop()
         first, *others = self.addresses
         self._transport = BalancedTransport(self.addresses, self._connect) if others else self._connect(first)
-        self._calls = CallsUnderWay()
+        self._calls = CallsInFlight()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -29,8 +29,8 @@ from lockstep.clients.errors import (
     error_from_rpc,
     status_of,
 )
+from lockstep.clients.in_flight import CallsInFlight
 from lockstep.clients.transport import GrpcTransport, Method, Request, Response
-from lockstep.clients.under_way import CallsUnderWay
 from lockstep.protos import sentiment_pb2 as wire
 
 MOST_IN_FLIGHT: Final = 256
@@ -58,7 +58,7 @@ class StreamTransport:
         """Connect when the first call is made; raises as `GrpcTransport` does."""
         self._unary = GrpcTransport(address, credentials)
         self._stuck_s = stuck_s
-        self._calls = CallsUnderWay()
+        self._calls = CallsInFlight()
         self._room = asyncio.Semaphore(MOST_IN_FLIGHT)
         self._stream: _Stream | None = None
 

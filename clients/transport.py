@@ -16,7 +16,7 @@ from lockstep.clients.address import is_loopback
 from lockstep.clients.credentials import Credentials
 from lockstep.clients.errors import error_from_rpc
 from lockstep.clients.forks import note_use
-from lockstep.clients.under_way import CallsUnderWay
+from lockstep.clients.in_flight import CallsInFlight
 from lockstep.protos import open_inference_pb2 as oip
 from lockstep.protos import sentiment_pb2 as wire
 
@@ -109,7 +109,7 @@ class GrpcTransport:
         else:
             self._channel = grpc.aio.insecure_channel(address, options=_options(address))
         self._metadata = credentials.metadata
-        self._calls = CallsUnderWay()
+        self._calls = CallsInFlight()
         # Multicallables are made once: making one takes longer than a short call's own client work.
         self._callables: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, Any]] = {}
         self._classify = self._callable(CLASSIFY)

@@ -13,7 +13,7 @@ from dataclasses import dataclass  # noqa: E402
 import click  # noqa: E402
 
 from lockstep import standard_streams  # noqa: E402
-from lockstep.commands.ending import orderly  # noqa: E402
+from lockstep.commands.exit_codes import orderly  # noqa: E402
 
 
 @dataclass(frozen=True, slots=True)

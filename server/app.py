@@ -21,16 +21,16 @@ from lockstep.server.builder import ModelBuilder
 from lockstep.server.config import ConfigurationError, ServerConfig
 from lockstep.server.core.errors import LockstepError
 from lockstep.server.core.observer import Observers
-from lockstep.server.counts import Statistics
 from lockstep.server.exclusive import cannot_listen, check_port, take_socket, take_state
 from lockstep.server.gateway import Gateway, RequestLimits
+from lockstep.server.inference_statistics import Statistics
+from lockstep.server.latency_window import Recent
 from lockstep.server.loading import Loader
 from lockstep.server.metrics import Metrics
-from lockstep.server.recent import Recent
 from lockstep.server.repository.catalog import Refused, scan
 from lockstep.server.rpc import inference, sentiment
+from lockstep.server.rpc.connection_shutdown import shut_down_connections
 from lockstep.server.rpc.guard import CallLimits, Guard
-from lockstep.server.rpc.hang_up import hang_up
 from lockstep.server.rpc.stream import StreamLimits
 from lockstep.server.runtimes.registry import ADAPTERS
 from lockstep.server.scheduling.wakeup import Wakeup
@@ -39,10 +39,10 @@ from lockstep.server.tls import TlsFiles
 from lockstep.server.watching import Watcher
 from lockstep.server.web import Calls, application
 from lockstep.server.web.access_log import following
-from lockstep.server.web.crowd import bounded
-from lockstep.server.web.door import DoorPolicy, open_door
+from lockstep.server.web.concurrency_limit import bounded
 from lockstep.server.web.guard import guard
 from lockstep.server.web.hosts import known_hosts
+from lockstep.server.web.listener import ListenerPolicy, listen
 
 _log = logging.getLogger("lockstep.app")
 _UNBOUNDED = 2**31 - 1
@@ -181,10 +181,10 @@ class App:
         pages = application(calls, self.metrics.registry, [one for one in before if one is not None])
         self._web = web.AppRunner(pages, handler_cancellation=True)
         await self._web.setup()
-        policy = DoorPolicy(config.max_connections, config.keepalive_s, config.access_log, reached)
+        policy = ListenerPolicy(config.max_connections, config.keepalive_s, config.access_log, reached)
         try:
             context = tls.context if tls is not None else None
-            self._door = await open_door(self._web.server, address, policy, context)
+            self._door = await listen(self._web.server, address, policy, context)
         except OSError as error:
             await self._web.cleanup()
             raise cannot_listen(address, "HTTP", error) from error
@@ -206,7 +206,7 @@ class App:
             async with asyncio.timeout(self.config.drain_s):
                 await self.loader.close()
                 await self._guard.idle()
-        hang_up(self.grpc_port)
+        shut_down_connections(self.grpc_port)
         await self._grpc.stop(None)
         for task in self._background:
             task.cancel()

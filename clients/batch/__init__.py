@@ -4,7 +4,7 @@
 written in the order of the rows, and committed so that a run which was killed goes on where it was.
 """
 
-from lockstep.clients.batch.errors import (
+from lockstep.clients.batch.batch_errors import (
     BatchError,
     ColumnMissing,
     ColumnsCollide,

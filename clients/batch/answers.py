@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from lockstep.clients.batch.errors import ColumnsCollide
+from lockstep.clients.batch.batch_errors import ColumnsCollide
 from lockstep.clients.errors import RowError
 from lockstep.clients.results import Prediction, Result
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lockstep.clients.batch.answers import AnswerColumns
-from lockstep.clients.batch.errors import InputUnreadable
+from lockstep.clients.batch.batch_errors import InputUnreadable
 from lockstep.clients.batch.rows import Chunk, ChunkLimits, Position, Rows, Text, Unreadable
 from lockstep.clients.batch.streams import MAX_ROW_BYTES, Lines, Source
 from lockstep.clients.results import Result

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lockstep.clients.batch.errors import BatchError
+from lockstep.clients.batch.batch_errors import BatchError
 from lockstep.clients.batch.rows import Chunk
 from lockstep.clients.results import Result
 

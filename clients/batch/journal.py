@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lockstep.clients.batch.errors import ResumeRefused
+from lockstep.clients.batch.batch_errors import ResumeRefused
 from lockstep.clients.batch.rows import Position
 from lockstep.clients.batch.streams import Fingerprint
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from lockstep.clients.batch.answers import AnswerColumns
-from lockstep.clients.batch.errors import ColumnMissing, InputUnreadable, PlanRefused
+from lockstep.clients.batch.batch_errors import ColumnMissing, InputUnreadable, PlanRefused
 from lockstep.clients.batch.rows import Chunk, ChunkLimits, Position, Rows, Text, Unreadable
 from lockstep.clients.batch.streams import Lines, Source
 from lockstep.clients.results import Result

@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from lockstep.clients.batch.errors import PlanRefused
+from lockstep.clients.batch.batch_errors import PlanRefused
 from lockstep.clients.batch.journal import FileIdentity, Journal, sync_folder
 from lockstep.clients.batch.rows import Position
 from lockstep.clients.batch.streams import InterruptibleOutput, told

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lockstep.clients.batch.answers import AnswerColumns
-from lockstep.clients.batch.errors import InputUnreadable, PlanRefused
+from lockstep.clients.batch.batch_errors import InputUnreadable, PlanRefused
 from lockstep.clients.batch.rows import Chunk, ChunkLimits, Position, Rows, Text, Unreadable
 from lockstep.clients.results import Result
 

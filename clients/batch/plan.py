@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 
-from lockstep.clients.batch.errors import PlanRefused
+from lockstep.clients.batch.batch_errors import PlanRefused
 from lockstep.clients.batch.rows import ChunkLimits
 from lockstep.clients.credentials import Credentials
 

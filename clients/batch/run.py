@@ -13,9 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from lockstep.clients.batch.answers import AnswerColumns
+from lockstep.clients.batch.batch_errors import (
+    ColumnMissing,
+    InputUnreadable,
+    PlanRefused,
+    ResumeRefused,
+    RowFailedStrictly,
+)
 from lockstep.clients.batch.calls import PROBE, Caller
 from lockstep.clients.batch.csv_text import CsvEncoder, CsvReader
-from lockstep.clients.batch.errors import ColumnMissing, InputUnreadable, PlanRefused, ResumeRefused, RowFailedStrictly
 from lockstep.clients.batch.flow import Window, flow
 from lockstep.clients.batch.journal import Journal, Work
 from lockstep.clients.batch.json_lines import JsonLinesEncoder, JsonLinesReader, survey

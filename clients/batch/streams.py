@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
-from lockstep.clients.batch.errors import InputUnreadable, OutputFailed
+from lockstep.clients.batch.batch_errors import InputUnreadable, OutputFailed
 from lockstep.clients.batch.rows import Position
 
 if TYPE_CHECKING:

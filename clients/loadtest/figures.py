@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from lockstep.clients.loadtest.latency import Latencies
+from lockstep.clients.loadtest.latency_histogram import Latencies
 from lockstep.clients.loadtest.report import BackendReport, LoadReport
 from lockstep.clients.loadtest.search import SearchReport
 from lockstep.clients.loadtest.tally import LENGTH_EDGES, PHASES, length_label

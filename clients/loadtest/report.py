@@ -10,9 +10,9 @@ from typing import Final, Literal
 from lockstep.clients.loadtest.ceiling import NEAR, Ceiling
 from lockstep.clients.loadtest.document import DocumentInvalid, from_document, to_document
 from lockstep.clients.loadtest.environment import Environment
-from lockstep.clients.loadtest.gauges import CostReport, Spent
 from lockstep.clients.loadtest.interval import Interval, interval_of
-from lockstep.clients.loadtest.latency import Latencies
+from lockstep.clients.loadtest.latency_histogram import Latencies
+from lockstep.clients.loadtest.metrics_scrape import CostReport, Spent
 from lockstep.clients.loadtest.plan import FREE, LoadPlan
 from lockstep.clients.loadtest.tally import BEHIND, Tally, length_label, slice_s
 from lockstep.clients.results import ModelStatistics

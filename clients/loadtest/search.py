@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from lockstep.clients.loadtest.latency import Latencies
+from lockstep.clients.loadtest.latency_histogram import Latencies
 
 RESOLUTION: Final = 0.05
 """The bracket is narrow enough when its ends are this part apart."""

@@ -17,11 +17,11 @@ from lockstep.clients.choice import choose_backends, choose_model
 from lockstep.clients.client import SentimentClient
 from lockstep.clients.credentials import Credentials
 from lockstep.clients.errors import CallError, RowError
-from lockstep.clients.loadtest import gauges
+from lockstep.clients.loadtest import metrics_scrape
 from lockstep.clients.loadtest.ceiling import Ceiling
 from lockstep.clients.loadtest.environment import Environment
 from lockstep.clients.loadtest.fleet import Fleet, HereSender, Sender
-from lockstep.clients.loadtest.gauges import NOTHING, Gauges, MetricsUnreachable, Spent, read_gauges
+from lockstep.clients.loadtest.metrics_scrape import NOTHING, MetricsUnreachable, ScrapedMetrics, Spent, scrape_metrics
 from lockstep.clients.loadtest.plan import FREE, Leg, LoadPlan, generators
 from lockstep.clients.loadtest.report import (
     FORMAT,
@@ -92,25 +92,25 @@ class Session:
         A cancellation is not raised: `interrupted` is set, and the caller is to run no more.
         """
         try:
-            before, gauges_before = await self._statistics(leg), await self._gauges()
+            before, scraped_before = await self._statistics(leg), await self._scrape()
         except asyncio.CancelledError:
             self._interrupt()
             return None
         begin_s = asyncio.get_running_loop().time() + leg.warmup_s - self.began_s
         result = await self.sender.run(plan, leg)
         after: ModelStatistics | str = "the run was interrupted"
-        gauges_after = NOTHING
+        scraped_after = NOTHING
         if result.interrupted:
             self.interrupted = True
         else:
             try:
-                after, gauges_after = await self._statistics(leg), await self._gauges()
+                after, scraped_after = await self._statistics(leg), await self._scrape()
             except asyncio.CancelledError:
                 self._interrupt()
         if result.tally.window_s <= 0:
             return None
         backend = None if leg.backend == FREE else leg.backend
-        spent = Spent.between(gauges_before, gauges_after, self.plan.model, backend)
+        spent = Spent.between(scraped_before, scraped_after, self.plan.model, backend)
         seen = LegSeen(leg.round, result.tally, begin_s, leg.window_s, spent)
         return LegDone(plan, leg, seen, after if isinstance(after, str) else _added(before, after))
 
@@ -163,12 +163,14 @@ class Session:
         except CallError as error:
             return str(error)
 
-    async def _gauges(self) -> Gauges:
+    async def _scrape(self) -> ScrapedMetrics:
         """Read the metrics; where they could be read at first and now cannot, a leg has no costs."""
         if self.unread:
             return NOTHING
         try:
-            return await asyncio.to_thread(read_gauges, self.plan.http or gauges.DEFAULT_HTTP, self.credentials)
+            return await asyncio.to_thread(
+                scrape_metrics, self.plan.http or metrics_scrape.DEFAULT_HTTP, self.credentials
+            )
         except MetricsUnreachable:
             return NOTHING
 
@@ -195,7 +197,7 @@ async def open_session(
         server = await client.server()
         model = choose_model(await client.models(), plan.model)
         backends = _backends(plan, model)
-        told, unread = await _first_gauges(plan, credentials)
+        told, unread = await _first_scrape(plan, credentials)
         for backend in backends:
             await _wake(client, plan, backend, next(iter(texts.pool)))
         sender: Sender = HereSender(client.transport, texts)
@@ -243,7 +245,7 @@ def _backends(plan: LoadPlan, model: ServedModel) -> tuple[str, ...]:
     return tuple(dict.fromkeys(plan.backends))
 
 
-async def _first_gauges(plan: LoadPlan, credentials: Credentials) -> tuple[Gauges, tuple[str, ...]]:
+async def _first_scrape(plan: LoadPlan, credentials: Credentials) -> tuple[ScrapedMetrics, tuple[str, ...]]:
     """Read the metrics; at the default address nobody need answer, at a named one somebody must.
 
     The default is for a server on this machine: what listens there is not another machine's, and gets no token of it.
@@ -251,7 +253,7 @@ async def _first_gauges(plan: LoadPlan, credentials: Credentials) -> tuple[Gauge
     if plan.http is None and not is_loopback(plan.address):
         return NOTHING, ("the server's metrics were not read: say where they are (--http)",)
     try:
-        return await asyncio.to_thread(read_gauges, plan.http or gauges.DEFAULT_HTTP, credentials), ()
+        return await asyncio.to_thread(scrape_metrics, plan.http or metrics_scrape.DEFAULT_HTTP, credentials), ()
     except MetricsUnreachable as error:
         if plan.http is not None:
             raise LoadTestError(f"no metrics: {error}") from error

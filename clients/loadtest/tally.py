@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
 from lockstep.clients.errors import status_of
-from lockstep.clients.loadtest.latency import Latencies
+from lockstep.clients.loadtest.latency_histogram import Latencies
 from lockstep.protos import sentiment_pb2 as wire
 
 PHASES: Final = ("decode", "tokenize", "queue", "pad", "transfer", "execute", "respond")

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from lockstep.commands.credentials import credential_options
-from lockstep.commands.ending import SIGNALLED, fail, no_server
+from lockstep.commands.exit_codes import SIGNALLED, fail, no_server
 from lockstep.commands.seconds import Seconds
 from lockstep.commands.server_address import ServerAddress
-from lockstep.commands.stopping import taking_signals
+from lockstep.commands.signals import taking_signals
 
 if TYPE_CHECKING:
     from lockstep.clients import Credentials

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from lockstep.clients.loadtest.compare import Comparison
+    from lockstep.clients.loadtest.run_comparison import Comparison
 
 WORSE, NOT_COMPARABLE, NOT_JUDGED = 1, 2, 3
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -53,9 +53,9 @@ def compare(before: Path, after: Path, *, tolerance: float, anyway: bool, strict
     not be judged, as where there is but one round; with --strict: where any figure is unsure.
     """  # noqa: D301  click reads the \b
     from lockstep.clients.loadtest import DocumentInvalid, read_run
-    from lockstep.clients.loadtest.compare import NotComparable
-    from lockstep.clients.loadtest.compare import compare as held_against
     from lockstep.clients.loadtest.document import to_document
+    from lockstep.clients.loadtest.run_comparison import NotComparable
+    from lockstep.clients.loadtest.run_comparison import compare as held_against
 
     try:
         found = held_against(read_run(before), read_run(after), tolerance=tolerance)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockstep.commands.asking import EXIT_CODES, asking, asking_options
+from lockstep.commands.client_options import EXIT_CODES, asking, client_options
 from lockstep.commands.seconds import Seconds
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ WATCH_S = 2.0
     metavar="[SECONDS]",
     help=f"Ask again so often ({WATCH_S:g}), until Ctrl-C; with --json, a line each time.",
 )
-@asking_options
+@client_options
 def latency(
     model: str | None,
     backend: str | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lockstep.commands.asking import asking
+from lockstep.commands.client_options import asking
 from lockstep.commands.credentials import credential_options
 from lockstep.commands.seconds import Seconds
 from lockstep.commands.server_address import ServerAddress

@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockstep.commands.credentials import credential_options
-from lockstep.commands.ending import CONNECT_S, NO_SERVER, fail, is_unwritable, let_go_of_output, no_server, unwritable
+from lockstep.commands.exit_codes import (
+    CONNECT_S,
+    NO_SERVER,
+    fail,
+    is_unwritable,
+    let_go_of_output,
+    no_server,
+    unwritable,
+)
 from lockstep.commands.server_address import ServerAddress
-from lockstep.commands.stopping import Stop, stoppable
+from lockstep.commands.signals import Stop, stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

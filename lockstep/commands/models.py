@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockstep.commands.asking import EXIT_CODES, asking, asking_options
+from lockstep.commands.client_options import EXIT_CODES, asking, client_options
 from lockstep.standard_streams import writes_unicode
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ STYLES = {"ready": "green", "down": "red", "starting": "yellow", "stopped": "dim
 
 @click.command("models", epilog=EXIT_CODES)
 @click.option("--model", metavar="NAME", help="This one only.")
-@asking_options
+@client_options
 def models(model: str | None, server: str, timeout_s: float, credentials: Credentials, as_json: bool) -> None:
     """List the models of a running server: backends, devices, states, parity; what is not served, and why.
 

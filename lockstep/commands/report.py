@@ -133,10 +133,10 @@ def _write(
 ) -> dict[str, str]:
     """Measure and write; return why, by key, what could not be measured was not."""
     from lockstep.framework_report import render
-    from lockstep.framework_report.facts import Facts
     from lockstep.framework_report.gather import gather
-    from lockstep.framework_report.kept import Kept, KeptUnreadable
     from lockstep.framework_report.measure import pending, run
+    from lockstep.framework_report.measurement_store import Kept, StoreUnreadable
+    from lockstep.framework_report.report_data import Facts
     from lockstep.framework_report.settings import Settings
     from lockstep.zoo.corpus import CorpusError
     from lockstep.zoo.registry import select
@@ -144,7 +144,7 @@ def _write(
     try:
         kept = Kept.read(data)
         gathered = gather(select(models), cache, repository, matrix, recorded)
-    except (KeptUnreadable, ValueError) as error:
+    except (StoreUnreadable, ValueError) as error:
         _fail(str(error))
     if not any(row.record is not None for row in gathered.rows):
         _fail(f"nothing of {cache / 'zoo'} is trained: run lockstep export matrix --train first, or add --train")
@@ -171,13 +171,13 @@ def listed(
     gathered: Gathered, settings: Settings, cache: Path, texts: Path | None, kinds: tuple[str, ...]
 ) -> list[Measurement]:
     """List the measurements of these kinds, of all for none; raises `CorpusError` where there is no corpus."""
-    from lockstep.framework_report import epochs, latency, load, padding
+    from lockstep.framework_report import backend_latency, epochs, load, padding
     from lockstep.zoo.corpus import open_corpus
 
     verify_with = texts or cache / "corpus" / "test.jsonl"
     corpus = open_corpus(cache / "corpus")
     of_kind: dict[str, list[Measurement]] = {
-        "latency": latency.measurements(gathered, settings, verify_with),
+        "latency": backend_latency.measurements(gathered, settings, verify_with),
         "padding": padding.measurements(gathered, settings, verify_with),
         "epochs": epochs.measurements(gathered, settings, corpus, cache / "tokenizer.json"),
         "load": load.measurements(gathered, settings, verify_with),

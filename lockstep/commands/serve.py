@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from lockstep.commands.ending import fail
+from lockstep.commands.exit_codes import fail
 from lockstep.server.config import ConfigurationError, ServerConfig
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from lockstep.exporters.source import Framework
-from lockstep.framework_report.facts import (
+from lockstep.framework_report.gather import SIDES, ModelRow
+from lockstep.framework_report.report_data import (
     SAME_LSTM,
     SAME_TRANSFORMER,
     Facts,
@@ -21,7 +22,6 @@ from lockstep.framework_report.facts import (
     ratio,
     spread,
 )
-from lockstep.framework_report.gather import SIDES, ModelRow
 from lockstep.framework_report.tables import COMMAND, MATRIX_COMMAND, milliseconds, percent, times
 
 Verdict = Literal["holds", "holds in part", "does not hold", "not measured"]

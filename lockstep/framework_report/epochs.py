@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from lockstep import child_processes
 from lockstep.exporters.source import Framework
-from lockstep.framework_report.contest import one_thread_environment
 from lockstep.framework_report.gather import Gathered, ModelRow
+from lockstep.framework_report.interleaved_benchmark import one_thread_environment
 from lockstep.framework_report.measurement import Measurement, MeasuringFailed, Say
 from lockstep.framework_report.settings import Settings, fingerprint
 from lockstep.zoo import train as trainings

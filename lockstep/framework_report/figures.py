@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from lockstep.exporters.source import Framework
-from lockstep.framework_report.facts import SAME_LSTM, SAME_TRANSFORMER, Facts, cpu_per_epoch
 from lockstep.framework_report.gather import SIDES
+from lockstep.framework_report.report_data import SAME_LSTM, SAME_TRANSFORMER, Facts, cpu_per_epoch
 from lockstep.framework_report.settings import Settings
 
 Figure = dict[str, Any]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from lockstep.framework_report.kept import Entry, Kept, Watch
 from lockstep.framework_report.measurement import Measurement, MeasuringFailed
+from lockstep.framework_report.measurement_store import Entry, Kept, Watch
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lockstep.exporters.source import Framework
-from lockstep.framework_report.contest import Contestant, Ids, Lengths, workers
 from lockstep.framework_report.gather import Gathered, ModelRow, plain_artifacts
+from lockstep.framework_report.interleaved_benchmark import Contestant, Ids, Lengths, workers
 from lockstep.framework_report.measurement import Measurement, MeasuringFailed, Say
 from lockstep.framework_report.settings import Settings, fingerprint
 from lockstep.framework_report.texts import HeldOutTexts, Row, held_out

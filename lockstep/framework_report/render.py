@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from lockstep.framework_report.claims import Claim, claims
-from lockstep.framework_report.facts import Facts
 from lockstep.framework_report.figures import plots
+from lockstep.framework_report.report_data import Facts
 from lockstep.framework_report.settings import Settings
 from lockstep.framework_report.tables import COMMAND, Table, sections
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lockstep.framework_report.facts import (
+from lockstep.framework_report.gather import SIDES, ModelRow
+from lockstep.framework_report.report_data import (
     SAME_LSTM,
     SAME_TRANSFORMER,
     Facts,
@@ -16,7 +17,6 @@ from lockstep.framework_report.facts import (
     ratio,
     spread,
 )
-from lockstep.framework_report.gather import SIDES, ModelRow
 from lockstep.framework_report.settings import KINDS, MODE_SHAPES, Settings
 from lockstep.server.repository.manifest import backend_name
 

@@ -24,7 +24,7 @@ class BatchTimes(NamedTuple):
 
 
 class Phases(NamedTuple):
-    """Durations (ns) of the phases of one answered row, in order; they add up to its whole stay."""
+    """Histogram (ns) of the phases of one answered row, in order; they add up to its whole stay."""
 
     decode: int
     tokenize: int

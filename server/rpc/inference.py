@@ -12,8 +12,8 @@ from lockstep.server import __version__
 from lockstep.server.core.errors import InvalidInput, LockstepError, NotPermitted
 from lockstep.server.core.messages import Answer, ModelRef, Prediction, PredictRequest
 from lockstep.server.core.timing import now_ns
-from lockstep.server.counts import Counts, Duration, Statistics
 from lockstep.server.gateway import Gateway, ServedModel
+from lockstep.server.inference_statistics import Counts, Duration, Statistics
 from lockstep.server.loading import Loader
 from lockstep.server.rpc.model_config import INPUTS, model_config, outputs
 from lockstep.server.rpc.status import CallInstants, parse, told, unary, unimplemented

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lockstep.protos import sentiment_pb2 as pb
-from lockstep.server.latency import BackendLatency, LatencyReport, PhaseLatency
+from lockstep.server.latency_report import BackendLatency, LatencyReport, PhaseLatency
 from lockstep.server.listing import ListedBackend, ListedModel, ModelList, Parity
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import grpc
 
 from lockstep.protos import sentiment_pb2 as pb
-from lockstep.server.compare import Agreement, CompareRequest, compare
+from lockstep.server.backend_comparison import Agreement, CompareRequest, compare
 from lockstep.server.core.errors import InvalidInput, LockstepError
 from lockstep.server.core.messages import Answer, ModelRef, Prediction, PredictRequest
 from lockstep.server.core.timing import now_ns
 from lockstep.server.gateway import Gateway
-from lockstep.server.latency import latency_report
+from lockstep.server.latency_report import latency_report
+from lockstep.server.latency_window import Recent
 from lockstep.server.listing import list_models
-from lockstep.server.recent import Recent
 from lockstep.server.rpc.reports import latency_response, models_response
 from lockstep.server.rpc.status import STATUS, CallInstants, parse, told, unary
 from lockstep.server.rpc.stream import CancelRequest, Opened, Refused, StreamLimits, Streams, retry_after_ms

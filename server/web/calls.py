@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from lockstep.server.compare import CompareRequest, Comparison, compare
+from lockstep.server.backend_comparison import CompareRequest, Comparison, compare
 from lockstep.server.core.errors import InvalidInput, LockstepError, Overloaded
 from lockstep.server.core.messages import ModelRef
 from lockstep.server.core.timing import now_ns
-from lockstep.server.counts import Statistics
 from lockstep.server.gateway import Gateway
-from lockstep.server.latency import latency_report
+from lockstep.server.inference_statistics import Statistics
+from lockstep.server.latency_report import latency_report
+from lockstep.server.latency_window import Recent
 from lockstep.server.listing import list_models
-from lockstep.server.recent import Recent
 from lockstep.server.web import documents
 from lockstep.server.web.failures import answering_errors
 from lockstep.server.web.posts import BodyLimit, JsonCall, read_call

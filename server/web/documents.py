@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from lockstep.server.compare import Comparison
+from lockstep.server.backend_comparison import Comparison
 from lockstep.server.core.errors import LockstepError
 from lockstep.server.core.messages import Answer, Prediction
 

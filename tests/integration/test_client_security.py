@@ -9,9 +9,9 @@ from lockstep.cli import main
 from lockstep.clients import Credentials, NotAuthenticated, Prediction, RetryPolicy, SentimentClient, Unavailable
 from lockstep.clients.client import Mode
 from lockstep.clients.loadtest import LoadPlan, Setting
-from lockstep.clients.loadtest.gauges import NOTHING
+from lockstep.clients.loadtest.metrics_scrape import NOTHING
 from lockstep.clients.loadtest.run import measure_sweep
-from lockstep.clients.loadtest.session import _first_gauges
+from lockstep.clients.loadtest.session import _first_scrape
 from tests import doubles
 from tests.integration.test_security import Pki, tokens_text
 from tests.serving import serving
@@ -71,7 +71,7 @@ async def test_a_load_test_reads_the_metrics_of_a_server_with_tls_and_tokens(tmp
 
 async def test_what_listens_here_is_not_taken_for_another_machines_metrics_and_gets_no_token() -> None:
     plan = LoadPlan(model="model", address="192.0.2.1:8001")
-    found, warnings = await _first_gauges(plan, Credentials("secret", tls=True))
+    found, warnings = await _first_scrape(plan, Credentials("secret", tls=True))
     assert found is NOTHING
     assert warnings == ("the server's metrics were not read: say where they are (--http)",)
 

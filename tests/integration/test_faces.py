@@ -13,10 +13,11 @@ from google.protobuf.json_format import ParseDict
 
 from lockstep.protos import open_inference_pb2 as oip
 from lockstep.protos import sentiment_pb2 as pb
-from lockstep.server import latency, listing
-from lockstep.server.latency import LatencyReport, latency_report
+from lockstep.server import latency_report as reports
+from lockstep.server import listing
+from lockstep.server.latency_report import LatencyReport, latency_report
+from lockstep.server.latency_window import Recent
 from lockstep.server.listing import ModelList, list_models
-from lockstep.server.recent import Recent
 from lockstep.server.rpc.reports import latency_response, models_response
 from lockstep.server.web import documents
 from tests.doubles import ADAPTERS, publish, rewrite_manifest
@@ -74,10 +75,10 @@ async def test_a_latency_report_is_the_same_by_grpc_and_by_http(served: Served) 
         (listing.NotServed, pb.RefusedModel),
         (listing.NotServed, pb.UnloadedModel),
         (LatencyReport, pb.LatencyReportResponse),
-        (latency.BackendLatency, pb.BackendLatency),
-        (latency.LengthLatency, pb.LengthLatency),
-        (latency.PhaseLatency, pb.PhaseLatency),
-        (latency.GatewayLoad, pb.GatewayLoad),
+        (reports.BackendLatency, pb.BackendLatency),
+        (reports.LengthLatency, pb.LengthLatency),
+        (reports.PhaseLatency, pb.PhaseLatency),
+        (reports.GatewayLoad, pb.GatewayLoad),
     ],
 )
 def test_a_description_has_the_fields_of_its_message(described: type, message: Any) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from lockstep.exporters.source import Framework
-from lockstep.framework_report import epochs, latency, load, padding
+from lockstep.framework_report import backend_latency, epochs, load, padding
 from lockstep.framework_report.gather import Gathered, gather
-from lockstep.framework_report.kept import Kept
 from lockstep.framework_report.measure import run
+from lockstep.framework_report.measurement_store import Kept
 from lockstep.framework_report.settings import Settings
 from lockstep.zoo import tokenizer as tokenizers
 from lockstep.zoo.corpus import SPLITS, STAMP, open_corpus
@@ -86,7 +86,7 @@ def test_artifacts_and_the_source_s_modes_are_timed_and_give_the_same_answer(
     gathered: Gathered, cache: Path, tmp_path: Path
 ) -> None:
     kept = Kept.read(tmp_path / "kept.json")
-    listed = latency.measurements(gathered, SETTINGS, cache / "held-out.jsonl")
+    listed = backend_latency.measurements(gathered, SETTINGS, cache / "held-out.jsonl")
     assert [one.key for one in listed] == [f"latency/{MODEL}"]  # nothing is published of the other
     assert run(listed, kept, "", lambda _: None) == {}
     value = kept.value(f"latency/{MODEL}")
@@ -152,7 +152,7 @@ def test_a_source_that_cannot_be_opened_says_why(gathered: Gathered, cache: Path
     whole = weights.read_bytes()
     weights.write_bytes(whole[:100])
     try:
-        listed = latency.measurements(gathered, SETTINGS, cache / "held-out.jsonl")
+        listed = backend_latency.measurements(gathered, SETTINGS, cache / "held-out.jsonl")
         failed = run(listed, Kept.read(tmp_path / "kept.json"), "", lambda _: None)
     finally:
         weights.write_bytes(whole)

@@ -24,10 +24,10 @@ from lockstep.clients.loadtest import (
     Progress,
     Setting,
     Slo,
-    gauges,
     loads_of,
     measure,
     measure_ceiling,
+    metrics_scrape,
     read_run,
     run_loadtest,
     run_search,
@@ -47,7 +47,7 @@ lockstep_backend_threads{model="tiny",backend="tensorflow"} 1
 @pytest.fixture(autouse=True)
 def _nobody_at_the_default_metrics_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server of somebody else's on this machine is not asked."""
-    monkeypatch.setattr(gauges, "DEFAULT_HTTP", "127.0.0.1:1")
+    monkeypatch.setattr(metrics_scrape, "DEFAULT_HTTP", "127.0.0.1:1")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from lockstep.clients.loadtest import (
     LoadRun,
     Progress,
     Setting,
-    gauges,
+    metrics_scrape,
     read_run,
     run_sweep,
     session,
@@ -39,7 +39,7 @@ MODEL_A = [FailRows({})] * 10
 
 @pytest.fixture(autouse=True)
 def _nobody_at_the_default_metrics_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gauges, "DEFAULT_HTTP", "127.0.0.1:1")
+    monkeypatch.setattr(metrics_scrape, "DEFAULT_HTTP", "127.0.0.1:1")
 
 
 def words(server: ServerDouble, out: Path, *more: str) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 
 from lockstep.protos import open_inference_pb2 as oip
 from lockstep.protos import sentiment_pb2 as pb
-from lockstep.server.durations import RELATIVE_ERROR
+from lockstep.server.histogram import RELATIVE_ERROR
 from lockstep.server.repository.manifest import MANIFEST_FILE, Manifest
 from tests.doubles import ADAPTERS, encode, publish, rewrite_manifest
 from tests.serving import Served, serving

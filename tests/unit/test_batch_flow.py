@@ -7,8 +7,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from lockstep.clients.batch.batch_errors import InputUnreadable, OutputFailed, PlanRefused, ResumeRefused
 from lockstep.clients.batch.csv_text import CsvRows
-from lockstep.clients.batch.errors import InputUnreadable, OutputFailed, PlanRefused, ResumeRefused
 from lockstep.clients.batch.flow import Window, flow
 from lockstep.clients.batch.journal import FileIdentity, Journal
 from lockstep.clients.batch.output import OutputFile

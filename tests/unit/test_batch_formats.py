@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lockstep.clients.batch.answers import AnswerColumns
+from lockstep.clients.batch.batch_errors import ColumnMissing, ColumnsCollide, InputUnreadable, PlanRefused
 from lockstep.clients.batch.csv_text import CsvEncoder, CsvReader, record
-from lockstep.clients.batch.errors import ColumnMissing, ColumnsCollide, InputUnreadable, PlanRefused
 from lockstep.clients.batch.json_lines import JsonLinesEncoder, JsonLinesReader, survey
 from lockstep.clients.batch.parquet import ArrowEncoder, ParquetReader, RowGroups, streamed
 from lockstep.clients.batch.rows import Chunk, ChunkLimits, Position, Reader, Unreadable

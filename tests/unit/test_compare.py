@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep.server.compare import Agreement, agreement
+from lockstep.server.backend_comparison import Agreement, agreement
 
 NOTHING = [np.nan, np.nan]
 

@@ -17,12 +17,12 @@ from lockstep.commands.report import report
 from lockstep.export_matrix import CELL_KEYS
 from lockstep.framework_report import padding, render
 from lockstep.framework_report.claims import Claim, claims
-from lockstep.framework_report.facts import SAME_LSTM, Facts
 from lockstep.framework_report.gather import Gathered, Layer, gather
-from lockstep.framework_report.kept import Conditions, Entry, Kept, KeptUnreadable
 from lockstep.framework_report.measure import Progress, pending, run
 from lockstep.framework_report.measurement import Measurement, MeasuringFailed, Say
+from lockstep.framework_report.measurement_store import Conditions, Entry, Kept, StoreUnreadable
 from lockstep.framework_report.recorded import parse, read_report
+from lockstep.framework_report.report_data import SAME_LSTM, Facts
 from lockstep.framework_report.settings import Settings
 from lockstep.framework_report.tables import UNKNOWN, Section, sections
 from lockstep.zoo.registry import select
@@ -350,7 +350,7 @@ def test_what_cannot_be_measured_says_why_and_the_others_go_on(tmp_path: Path) -
 
 def test_a_file_of_something_else_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "kept.json").write_text('{"format": 0, "measurements": {}}')
-    with pytest.raises(KeptUnreadable, match=r"kept\.json.*format 0.*move it away"):
+    with pytest.raises(StoreUnreadable, match=r"kept\.json.*format 0.*move it away"):
         Kept.read(tmp_path / "kept.json")
 
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lockstep.clients.loadtest import LoadReport, LoadRun, write_run
-from lockstep.clients.loadtest.compare import Change, NotComparable, compare
+from lockstep.clients.loadtest.run_comparison import Change, NotComparable, compare
 from lockstep.clients.loadtest.search import BackendSearch, SearchReport, Slo
 from lockstep.commands.compare import compare as command
 from tests.unit.test_loadtest_report import HOST, backend_report, load_report

@@ -11,7 +11,7 @@ import pytest
 from lockstep.clients.errors import Unavailable
 from lockstep.clients.loadtest import engine
 from lockstep.clients.loadtest.engine import LegResult, run_leg
-from lockstep.clients.loadtest.latency import RELATIVE_ERROR
+from lockstep.clients.loadtest.latency_histogram import RELATIVE_ERROR
 from lockstep.clients.loadtest.plan import Leg, LoadPlan, Share, generators, legs
 from lockstep.clients.loadtest.tally import BEHIND, NOT_SENT, Tally
 from lockstep.clients.loadtest.texts import Texts

@@ -8,7 +8,7 @@ from lockstep.clients.loadtest import DocumentInvalid, LoadPlan, LoadReport, Loa
 from lockstep.clients.loadtest.ceiling import Ceiling
 from lockstep.clients.loadtest.document import from_document
 from lockstep.clients.loadtest.environment import Environment
-from lockstep.clients.loadtest.gauges import Spent
+from lockstep.clients.loadtest.metrics_scrape import Spent
 from lockstep.clients.loadtest.report import FORMAT, BackendReport, LegSeen, ServerView, warnings_of
 from lockstep.clients.loadtest.tally import BEHIND, Tally
 from lockstep.clients.results import Duration, ModelStatistics

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from lockstep.clients.loadtest.find import judge
-from lockstep.clients.loadtest.latency import RELATIVE_ERROR, Latencies
+from lockstep.clients.loadtest.latency_histogram import RELATIVE_ERROR, Latencies
 from lockstep.clients.loadtest.search import RESOLUTION, Search, Slo
 from lockstep.clients.loadtest.tally import Tally
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockstep.clients.loadtest.latency import RELATIVE_ERROR, Latencies
+from lockstep.clients.loadtest.latency_histogram import RELATIVE_ERROR, Latencies
 from lockstep.clients.loadtest.tally import LENGTH_EDGES, Tally, length_bucket, length_label
 from lockstep.protos import sentiment_pb2 as wire
 from tests.wire_double import LABELS, prediction_of

@@ -33,7 +33,7 @@ class MetricsUnreachable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Gauges:
+class ScrapedMetrics:
     """Samples by name, and by (model, backend) within; a backend that the server has not started is not there."""
 
     samples: Mapping[str, Mapping[tuple[str, str], float]]
@@ -57,7 +57,7 @@ class Gauges:
         return sum(found.values()) if found else None
 
 
-NOTHING: Final = Gauges({})
+NOTHING: Final = ScrapedMetrics({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Spent:
     resident_bytes: int  # at the second reading
 
     @classmethod
-    def between(cls, before: Gauges, after: Gauges, model: str, backend: str | None) -> Spent | None:
+    def between(cls, before: ScrapedMetrics, after: ScrapedMetrics, model: str, backend: str | None) -> Spent | None:
         """Return the difference; `None` where the server told too little, or a worker was started in between."""
 
         def grown(name: str) -> float | None:
@@ -121,16 +121,16 @@ class CostReport:
         )
 
 
-def parse_gauges(exposition: str) -> Gauges:
+def parse_metrics(exposition: str) -> ScrapedMetrics:
     """Read a Prometheus text exposition; samples that differ in other labels only are added up."""
     found: dict[str, dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
     for sample in _SAMPLE.finditer(exposition):
         labels = dict(_LABEL.findall(sample["labels"] or ""))
         found[sample["name"]][labels.get("model", ""), labels.get("backend", "")] += float(sample["value"])
-    return Gauges({name: dict(samples) for name, samples in found.items()})
+    return ScrapedMetrics({name: dict(samples) for name, samples in found.items()})
 
 
-def read_gauges(http: str, credentials: Credentials) -> Gauges:
+def scrape_metrics(http: str, credentials: Credentials) -> ScrapedMetrics:
     """Fetch and parse `/metrics` of `host:port`, over TLS where the server speaks it; raises `MetricsUnreachable`.
 
     Blocks for 2 s at most. A token is sent to this machine or over TLS only.
@@ -146,7 +146,7 @@ def read_gauges(http: str, credentials: Credentials) -> Gauges:
         if credentials.encrypted:
             handlers.append(urllib.request.HTTPSHandler(context=_tls(credentials)))
         with urllib.request.build_opener(*handlers).open(request, timeout=_TIMEOUT_S) as answer:
-            return parse_gauges(answer.read().decode())
+            return parse_metrics(answer.read().decode())
     except (OSError, ValueError, http_client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise MetricsUnreachable(f"{url}: {reason}") from error

@@ -5,8 +5,8 @@ import pytest
 
 from lockstep.server.core.messages import Answer, BatchFacts, Encoding, Prediction
 from lockstep.server.core.timing import BatchTimes
-from lockstep.server.durations import Summary
-from lockstep.server.recent import LENGTHS, MOST_WINDOW_S, PHASES, SLOT_NS, Recent, Work
+from lockstep.server.histogram import Summary
+from lockstep.server.latency_window import LENGTHS, MOST_WINDOW_S, PHASES, SLOT_NS, Recent, Work
 
 MS = 1_000_000
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockstep.commands.credentials import credential_options
-from lockstep.commands.ending import CALL_FAILED, CONNECT_S, fail, no_server
+from lockstep.commands.exit_codes import CALL_FAILED, CONNECT_S, fail, no_server
 from lockstep.commands.seconds import Seconds
 from lockstep.commands.server_address import ServerAddress
 
@@ -23,7 +23,7 @@ EXIT_CODES = (
 )
 
 
-def asking_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of whom to ask; the command gets `server`, `timeout_s`, `credentials` and `as_json`."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),

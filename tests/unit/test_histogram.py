@@ -3,19 +3,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep.server.durations import RELATIVE_ERROR, Durations, Summary
+from lockstep.server.histogram import RELATIVE_ERROR, Histogram, Summary
 
 LONGEST_NS = 60 * 60 * 10**9
 
 
-def counted(*groups: list[int]) -> Durations:
-    durations = Durations(len(groups))
+def counted(*groups: list[int]) -> Histogram:
+    durations = Histogram(len(groups))
     for group, values in enumerate(groups):
         durations.add(np.full(len(values), group), np.array(values, np.int64))
     return durations
 
 
-def summary(durations: Durations, group: int = 0) -> Summary:
+def summary(durations: Histogram, group: int = 0) -> Summary:
     found = durations.summaries()[group]
     assert found is not None
     return found
@@ -45,7 +45,7 @@ def test_groups_are_told_apart_and_fold_into_the_whole(groups: list[list[int]], 
 
 @given(st.lists(st.lists(st.integers(0, 10**9), max_size=20), min_size=1, max_size=5), st.booleans())
 def test_it_does_not_matter_in_which_parts_durations_were_counted(parts: list[list[int]], compact: bool) -> None:
-    merged = Durations(1)
+    merged = Histogram(1)
     for values in parts:
         part = counted(values)
         if compact:
@@ -62,7 +62,7 @@ def test_a_clock_that_steps_back_and_a_duration_beyond_the_scale_are_counted() -
 
 
 def test_a_million_durations_take_no_more_memory_than_the_bins_that_they_fall_into() -> None:
-    durations = Durations(1)
+    durations = Histogram(1)
     generator = np.random.default_rng(7)
     for _ in range(20):
         durations.add(np.zeros(50_000, np.int64), generator.integers(10**6, 10**7, 50_000))

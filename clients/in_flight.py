@@ -11,7 +11,7 @@ import grpc
 from lockstep.clients.errors import Cancelled, ClientNotOpen
 
 
-class CallsUnderWay:
+class CallsInFlight:
     """Every call runs in a block of its own (`async with calls.one():`), so that `close` can end it and await its end.
 
     Belongs to one event loop.
@@ -56,7 +56,7 @@ class _One:
 
     __slots__ = ("_calls", "_timeout")
 
-    def __init__(self, calls: CallsUnderWay, until_s: float | None) -> None:
+    def __init__(self, calls: CallsInFlight, until_s: float | None) -> None:
         self._calls = calls
         self._timeout = asyncio.timeout_at(until_s)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from lockstep.exporters.source import Framework
 from lockstep.framework_report.epochs import DYNAMIC, EAGER
 from lockstep.framework_report.gather import Gathered, ModelRow
-from lockstep.framework_report.kept import Conditions, Entry, Kept
+from lockstep.framework_report.measurement_store import Conditions, Entry, Kept
 from lockstep.framework_report.padding import DYNAMIC as SORTED
 
 SAME_LSTM: Final = {

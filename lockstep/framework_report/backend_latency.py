@@ -11,8 +11,8 @@ import numpy as np
 
 from lockstep.exporters.conversion import ExportError
 from lockstep.exporters.export import described
-from lockstep.framework_report.contest import RunFailed, contest, full_batches, source, workers
 from lockstep.framework_report.gather import Gathered, ModelRow, description
+from lockstep.framework_report.interleaved_benchmark import RunFailed, contest, full_batches, source, workers
 from lockstep.framework_report.measurement import Measurement, MeasuringFailed, Say
 from lockstep.framework_report.settings import MODE_SHAPES, Settings, fingerprint
 from lockstep.framework_report.texts import held_out_rows

@@ -39,7 +39,7 @@ class Entry:
     value: dict[str, Any]
 
 
-class KeptUnreadable(Exception):
+class StoreUnreadable(Exception):
     """The file is not one of ours; the message names it and says what to do."""
 
 
@@ -52,7 +52,7 @@ class Kept:
 
     @classmethod
     def read(cls, path: Path) -> Kept:
-        """Read the file, if there is one; raises `KeptUnreadable`."""
+        """Read the file, if there is one; raises `StoreUnreadable`."""
         if not path.is_file():
             return cls(path, {})
         try:
@@ -64,7 +64,7 @@ class Kept:
                 for key, entry in document["measurements"].items()
             }
         except (ValueError, KeyError, TypeError) as error:
-            raise KeptUnreadable(f"{path}: not measurements of this version ({error}): move it away") from error
+            raise StoreUnreadable(f"{path}: not measurements of this version ({error}): move it away") from error
         return cls(path, entries)
 
     def stands(self, key: str, of: str) -> bool:

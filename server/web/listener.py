@@ -24,7 +24,7 @@ _log = logging.getLogger("lockstep.web")
 
 
 @dataclass(frozen=True, slots=True)
-class DoorPolicy:
+class ListenerPolicy:
     """What is asked of connections."""
 
     max_connections: int
@@ -41,8 +41,8 @@ class _Closed(asyncio.Protocol):
         cast("asyncio.Transport", transport).abort()
 
 
-async def open_door(
-    server: web.Server | None, address: Address, policy: DoorPolicy, ssl_context: ssl.SSLContext | None
+async def listen(
+    server: web.Server | None, address: Address, policy: ListenerPolicy, ssl_context: ssl.SSLContext | None
 ) -> asyncio.Server:
     """Listen for a server that was set up; a connection that is one too many is closed. Raises `OSError`."""
     if server is None:

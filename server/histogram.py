@@ -1,4 +1,4 @@
-"""Durations counted in bins: any number of them in bounded memory. Knows neither phases nor a clock.
+"""Histogram counted in bins: any number of them in bounded memory. Knows neither phases nor a clock.
 
 A bin is a hundredth of a duration wide, wherever on the scale it is: between two powers of two lie 64 of them. A
 percentile is its bin's middle, so it is wrong by `RELATIVE_ERROR` at most; counts, means and maxima are exact.
@@ -20,7 +20,7 @@ _BINS_AN_OCTAVE = 64
 _FIRST_OCTAVE, _OCTAVES = 7, 36  # 64 ns to an hour; what is beyond is counted in the outermost bins
 _BINS = _OCTAVES * _BINS_AN_OCTAVE
 _MOST_FRESH = 65_536
-"""Durations that are kept one by one: counting them costs a pass over all bins."""
+"""Histogram that are kept one by one: counting them costs a pass over all bins."""
 
 RELATIVE_ERROR = 1 / (2 * _BINS_AN_OCTAVE)
 """Of a percentile between 64 ns and an hour."""
@@ -38,7 +38,7 @@ class Summary:
     most: int
 
 
-class Durations:
+class Histogram:
     """The durations of several groups."""
 
     def __init__(self, groups: int) -> None:
@@ -59,7 +59,7 @@ class Durations:
         if self._fresh_durations >= _MOST_FRESH:
             self.compact()
 
-    def merge(self, other: Durations) -> None:
+    def merge(self, other: Histogram) -> None:
         """Count what another one of as many groups has counted."""
         self._total += other._total
         np.maximum(self._most, other._most, out=self._most)
@@ -81,9 +81,9 @@ class Durations:
         codes = np.flatnonzero(counts != 0)
         return codes, counts[codes]
 
-    def folded(self, onto: Sequence[int], groups: int) -> Durations:
+    def folded(self, onto: Sequence[int], groups: int) -> Histogram:
         """Return the durations with group `g` counted for group `onto[g]`, of so many."""
-        folded, target = Durations(groups), np.array(onto, np.int64)
+        folded, target = Histogram(groups), np.array(onto, np.int64)
         np.add.at(folded._total, target, self._total)
         np.maximum.at(folded._most, target, self._most)
         shift = (

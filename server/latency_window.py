@@ -20,7 +20,7 @@ from lockstep.server.core.errors import LockstepError
 from lockstep.server.core.lengths import LENGTH_BUCKETS
 from lockstep.server.core.messages import Answer, BatchFacts, Prediction
 from lockstep.server.core.timing import Phases, now_ns
-from lockstep.server.durations import Durations
+from lockstep.server.histogram import Histogram
 
 PHASES = (*Phases._fields, "request")
 """Those of a row's life, and all of them together."""
@@ -43,7 +43,7 @@ class Work:
     tokens: int = 0
     padded_tokens: int = 0
     cpu_ns: int = 0  # of workers, executing
-    durations: Durations = field(default_factory=lambda: Durations(_GROUPS))
+    durations: Histogram = field(default_factory=lambda: Histogram(_GROUPS))
 
     def merge(self, other: Work) -> None:
         """Add another's."""
@@ -67,7 +67,7 @@ class _Columns:
         self.arrivals = array("q")
         self.of_calls = array("q")  # five numbers a row that was answered
 
-    def count(self, durations: Durations) -> None:
+    def count(self, durations: Histogram) -> None:
         """Count everything that was noted."""
         times = np.repeat(np.array(self.batch_times).reshape(-1, 5), np.array(self.batch_rows), axis=0)
         calls = np.array(self.of_calls).reshape(-1, 5)  # [row, (received, decoded, tokenized, responded, length)]

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
-from lockstep.commands.ending import SIGNALLED
+from lockstep.commands.exit_codes import SIGNALLED
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from lockstep.server.core.errors import InvalidInput
 from lockstep.server.core.lengths import LENGTH_BUCKETS
 from lockstep.server.core.messages import ModelRef
-from lockstep.server.durations import RELATIVE_ERROR, Summary
 from lockstep.server.gateway import Gateway, ServedModel
-from lockstep.server.recent import LENGTHS, MOST_WINDOW_S, PHASES, SLOT_NS, Recent, Work
+from lockstep.server.histogram import RELATIVE_ERROR, Summary
+from lockstep.server.latency_window import LENGTHS, MOST_WINDOW_S, PHASES, SLOT_NS, Recent, Work
 from lockstep.server.runtimes.usage import usage_of
 
 DEFAULT_WINDOW_S = 60.0

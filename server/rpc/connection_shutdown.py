@@ -13,7 +13,7 @@ import socket
 import psutil
 
 
-def hang_up(port: int) -> None:
+def shut_down_connections(port: int) -> None:
     """Send no more on this process's connections to a local TCP port, once what was written is sent.
 
     What the peers still send is read, and goes unanswered.
