@@ -32,34 +32,34 @@ Say = Callable[[str], None]
 """Told in a few words what is done now; never blocks for long."""
 
 OPENERS: Mapping[Framework, str] = {
-    Framework.TORCH: "lockstep.exporters.torch_source:open_source",
-    Framework.KERAS: "lockstep.exporters.keras_source:open_source",
-    Framework.TF2: "lockstep.exporters.tf2_source:open_source",
-    Framework.TF1: "lockstep.exporters.tf1_source:open_source",
-    Framework.HUGGINGFACE: "lockstep.exporters.huggingface_source:open_source",
-    Framework.SAVED_MODEL: "lockstep.exporters.saved_model_source:open_source",
-    Framework.ONNX: "lockstep.exporters.onnx_source:open_source",
+    Framework.TORCH: "lockstep.exporters.sources.torch_source:open_source",
+    Framework.KERAS: "lockstep.exporters.sources.keras_source:open_source",
+    Framework.TF2: "lockstep.exporters.sources.tf2_source:open_source",
+    Framework.TF1: "lockstep.exporters.sources.tf1_source:open_source",
+    Framework.HUGGINGFACE: "lockstep.exporters.sources.huggingface_source:open_source",
+    Framework.SAVED_MODEL: "lockstep.exporters.sources.saved_model_source:open_source",
+    Framework.ONNX: "lockstep.exporters.sources.onnx_source:open_source",
 }
 """Framework -> `module:function` that opens a source of it: (SourceFiles) -> OpenedSource."""
 
 CONVERTERS: Mapping[tuple[Framework, str], str] = {
-    (Framework.TORCH, "onnx"): "lockstep.exporters.torch2onnx:convert",
-    (Framework.TORCH, "torch"): "lockstep.exporters.torch2pt2:convert",
-    (Framework.KERAS, "onnx"): "lockstep.exporters.keras2onnx:convert",
-    (Framework.KERAS, "saved_model"): "lockstep.exporters.keras2savedmodel:convert",
-    (Framework.TF2, "onnx"): "lockstep.exporters.tf22onnx:convert",
-    (Framework.TF2, "saved_model"): "lockstep.exporters.tf22savedmodel:convert",
-    (Framework.TF1, "onnx"): "lockstep.exporters.tf12onnx:convert",
-    (Framework.TF1, "saved_model"): "lockstep.exporters.tf12savedmodel:convert",
-    (Framework.HUGGINGFACE, "onnx"): "lockstep.exporters.torch2onnx:convert",
-    (Framework.HUGGINGFACE, "torch"): "lockstep.exporters.torch2pt2:convert",
-    (Framework.SAVED_MODEL, "onnx"): "lockstep.exporters.saved_model2onnx:convert",
-    (Framework.SAVED_MODEL, "saved_model"): "lockstep.exporters.saved_model2saved_model:convert",
-    (Framework.ONNX, "onnx"): "lockstep.exporters.onnx2onnx:convert",
+    (Framework.TORCH, "onnx"): "lockstep.exporters.converters.torch2onnx:convert",
+    (Framework.TORCH, "torch"): "lockstep.exporters.converters.torch2pt2:convert",
+    (Framework.KERAS, "onnx"): "lockstep.exporters.converters.keras2onnx:convert",
+    (Framework.KERAS, "saved_model"): "lockstep.exporters.converters.keras2savedmodel:convert",
+    (Framework.TF2, "onnx"): "lockstep.exporters.converters.tf22onnx:convert",
+    (Framework.TF2, "saved_model"): "lockstep.exporters.converters.tf22savedmodel:convert",
+    (Framework.TF1, "onnx"): "lockstep.exporters.converters.tf12onnx:convert",
+    (Framework.TF1, "saved_model"): "lockstep.exporters.converters.tf12savedmodel:convert",
+    (Framework.HUGGINGFACE, "onnx"): "lockstep.exporters.converters.torch2onnx:convert",
+    (Framework.HUGGINGFACE, "torch"): "lockstep.exporters.converters.torch2pt2:convert",
+    (Framework.SAVED_MODEL, "onnx"): "lockstep.exporters.converters.saved_model2onnx:convert",
+    (Framework.SAVED_MODEL, "saved_model"): "lockstep.exporters.converters.saved_model2saved_model:convert",
+    (Framework.ONNX, "onnx"): "lockstep.exporters.converters.onnx2onnx:convert",
 }
 """(framework, artifact) -> `module:function` that converts: (SourceFiles, folder, say) -> Conversion."""
 
-VARIANTS: Mapping[str, str] = {"onnx-int8": "lockstep.exporters.onnx2int8:quantize"}
+VARIANTS: Mapping[str, str] = {"onnx-int8": "lockstep.exporters.converters.onnx2int8:quantize"}
 """Variant -> `module:function` that makes it of its artifact, in place: (folder, Conversion) -> Conversion.
 
 A variant answers about as its source does, is held to bounds of its own, and is made only where asked for.

@@ -22,7 +22,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from lockstep.exporters import gate, held_out, label_order, output_meaning, processes
+from lockstep.exporters import processes
 from lockstep.exporters.conversion import (
     ATTENTION_MASK,
     CONVERTERS,
@@ -43,11 +43,11 @@ from lockstep.exporters.conversion import (
     artifact_of,
     runtime_of,
 )
-from lockstep.exporters.held_out import HeldOut
-from lockstep.exporters.loaded_config import DEFAULT_MAX_TOKENS, DescribeJob, load_config, resolved
-from lockstep.exporters.onnx_file import status_of
-from lockstep.exporters.output_meaning import Meaning
-from lockstep.exporters.parity import Accuracy, Refusal, VariantBound, accuracy
+from lockstep.exporters.converters.onnx_file import status_of
+from lockstep.exporters.gate import held_out, label_order, output_meaning, verification
+from lockstep.exporters.gate.held_out import HeldOut
+from lockstep.exporters.gate.output_meaning import Meaning
+from lockstep.exporters.gate.parity import Accuracy, Refusal, VariantBound, accuracy
 from lockstep.exporters.publish import (
     TOKENIZER_FILE,
     check_name,
@@ -58,7 +58,8 @@ from lockstep.exporters.publish import (
     staging,
 )
 from lockstep.exporters.source import Description, Framework
-from lockstep.exporters.tokenizer_settings import CONFIG_FILE, TokenizerSettings, read_json
+from lockstep.exporters.sources.loaded_config import DEFAULT_MAX_TOKENS, DescribeJob, load_config, resolved
+from lockstep.exporters.sources.tokenizer_settings import CONFIG_FILE, TokenizerSettings, read_json
 from lockstep.server.core.artifact import ArtifactSpec, Budget, TensorSpec
 from lockstep.server.core.probabilities import reader
 from lockstep.server.repository.catalog import PublishedModel
@@ -314,7 +315,7 @@ class _Referred:
     """What the source itself answered, and what was found in it."""
 
     reference: Reference
-    expected: gate.Expected
+    expected: verification.Expected
     files: SourceFiles  # with what its output means
     meaning: Meaning
 
@@ -437,7 +438,9 @@ class _Export:
         )
         np.savez(job.rows, ids=np.concatenate(rows), lengths=lengths)
         shapes = {
-            name: texts.batch(*shape) for name, shape in gate.TIMED_SHAPES.items() if shape[1] <= files.max_tokens
+            name: texts.batch(*shape)
+            for name, shape in verification.TIMED_SHAPES.items()
+            if shape[1] <= files.max_tokens
         }
         np.savez(job.timing, **cast(dict[str, Any], shapes))
         try:
@@ -461,7 +464,7 @@ class _Export:
         self._say(None, meaning.sentence)
         found = {"output": meaning.output, "activation": meaning.activation, "columns": outputs.shape[1]}
         grid, special, held = (output_meaning.labelled(part, meaning, files.labels) for part in (grid, special, held))
-        expected = gate.Expected(grid, held, reference.padding_invariance, special)
+        expected = verification.Expected(grid, held, reference.padding_invariance, special)
         return _Referred(reference, expected, files.model_copy(update=found), meaning)
 
     async def _convert(
@@ -497,10 +500,10 @@ class _Export:
         conversion = Conversion.model_validate(answer)
         async with self.slots:
             started = time.monotonic()
-            verdict: gate.Passed | Refusal
+            verdict: verification.Passed | Refusal
             try:
                 async with asyncio.timeout(JOB_TIMEOUT_S):
-                    verdict = await gate.verify(
+                    verdict = await verification.verify(
                         artifact_spec(conversion, folder, files.labels),
                         ADAPTERS[runtime_of(kind)],
                         texts,

@@ -38,9 +38,9 @@ from lockstep.exporters.conversion import (
     artifact_of,
     resolve,
 )
-from lockstep.exporters.loaded_config import DESCRIBER, DescribeJob, LoadedConfig
-from lockstep.exporters.recurrence import UnsupportedRecurrence
-from lockstep.exporters.source_probe import Probe, check_repeatable
+from lockstep.exporters.sources.loaded_config import DESCRIBER, DescribeJob, LoadedConfig
+from lockstep.exporters.sources.source_probe import Probe, check_repeatable
+from lockstep.exporters.standins.recurrence import UnsupportedRecurrence
 
 Job = ConvertJob | ReferenceJob | DescribeJob
 

@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lockstep.exporters import gate, held_out, processes
+from lockstep.exporters import processes
 from lockstep.exporters.conversion import Conversion, ConvertJob, runtime_of
 from lockstep.exporters.export import JOB_TIMEOUT_S, OnProgress, Progress, artifact_spec, described
+from lockstep.exporters.gate import held_out, verification
 from lockstep.exporters.source import Description
 from lockstep.server.core.artifact import Budget
 from lockstep.server.runtimes.registry import ADAPTERS
@@ -49,7 +50,7 @@ async def unfused_cost(
                 say=say,
             )
             conversion = Conversion.model_validate(answer)
-            costs = await gate.measure(
+            costs = await verification.measure(
                 artifact_spec(conversion, work, files.labels),
                 ADAPTERS[runtime_of(_KIND)],
                 texts,

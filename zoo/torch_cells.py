@@ -1,16 +1,16 @@
 """The PyTorch models that step a cell through time themselves, as any user would write them.
 
-Owns their architectures. Knows nothing of training. The loop is `lockstep.exporters.recurrent_loop.run_cell`, which
-any user may import: a loop of one's own runs as well, but no export can follow it over rows of any length.
-Each `build` function takes no argument and returns an untrained module whose `forward` takes `input_ids`
-with `lengths`, and returns logits float32[batch, labels].
+Owns their architectures. Knows nothing of training. The loop is `run_cell` of
+`lockstep.exporters.standins.recurrent_loop`, which any user may import: a loop of one's own runs as well, but no export
+can follow it over rows of any length. Each `build` function takes no argument and returns an untrained module whose
+`forward` takes `input_ids` with `lengths`, and returns logits float32[batch, labels].
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lockstep.exporters.recurrent_loop import run_cell
+from lockstep.exporters.standins.recurrent_loop import run_cell
 from lockstep.zoo.corpus import LABELS
 from lockstep.zoo.torch_layers import embedding, orthogonal
 

@@ -61,7 +61,7 @@ def _open(files: SourceFiles) -> Mapping[str, Run]:
 def _keras_modes(source: Any, files: SourceFiles) -> Mapping[str, Run]:
     import tensorflow as tf
 
-    from lockstep.exporters.tensorflow_forms import labelled
+    from lockstep.exporters.converters.tensorflow_forms import labelled
 
     def fed(ids: Any, lengths: Any) -> Any:
         mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)

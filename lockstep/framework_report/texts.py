@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lockstep.exporters import held_out as reader
+from lockstep.exporters.gate import held_out as reader
 from lockstep.framework_report.measurement import MeasuringFailed
 from lockstep.server.repository.catalog import PublishedModel
 from lockstep.server.text.encoder import TextEncoder

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lockstep.exporters import gate
-from lockstep.exporters.gate import Expected, Passed
-from lockstep.exporters.held_out import HeldOut, Row, grid_rows
-from lockstep.exporters.parity import Refusal, VariantBound
+from lockstep.exporters.gate import verification
+from lockstep.exporters.gate.held_out import HeldOut, Row, grid_rows
+from lockstep.exporters.gate.parity import Refusal, VariantBound
+from lockstep.exporters.gate.verification import Expected, Passed
 from lockstep.server.core.artifact import ArtifactSpec, Budget
 from lockstep.server.core.probabilities import reader
 from lockstep.server.runtimes.registry import ADAPTERS
@@ -44,7 +44,7 @@ def answers(rows: Sequence[Row]) -> np.ndarray[tuple[int, ...], np.dtype[np.floa
 
 async def verify(artifact: ArtifactSpec, adapter: str = ADAPTERS["onnxruntime"], **more: Any) -> Passed | Refusal:
     texts = held_out()
-    return await gate.verify(
+    return await verification.verify(
         artifact,
         adapter,
         texts,

@@ -51,7 +51,7 @@ def test_a_bare_loop_over_a_cell_is_refused_with_advice(command: Command) -> Non
     (artifact,) = command[1]["models"][2]["artifacts"]
     assert artifact["status"] == "refused"
     assert "a Python loop over the steps" in artifact["reason"]
-    assert "lockstep.exporters.recurrent_loop.run_cell" in artifact["reason"]
+    assert "lockstep.exporters.standins.recurrent_loop.run_cell" in artifact["reason"]
 
 
 def test_two_packed_bidirectional_layers_become_two_fused_operators(command: Command) -> None:

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from lockstep.exporters.conversion import SourceError
 from lockstep.exporters.export import ExportReport, export_model, export_model_async
-from lockstep.exporters.onnx_ending import ending_of
+from lockstep.exporters.gate.onnx_ending import ending_of
 from lockstep.exporters.publish import fingerprint
 from lockstep.exporters.source import Description
 from lockstep.protos import sentiment_pb2 as pb

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import rnn
 
-from lockstep.exporters.recurrent_loop import run_cell
+from lockstep.exporters.standins.recurrent_loop import run_cell
 
 
 class GatedAttention(nn.Module):

@@ -46,7 +46,7 @@ def run_torch(folder: Path) -> Results:
     import torch
     from torch.nn import functional
 
-    from lockstep.exporters.torch_source import TorchSource
+    from lockstep.exporters.sources.torch_source import TorchSource
 
     del folder
 
@@ -87,9 +87,9 @@ def run_tensorflow(folder: Path) -> Results:
     import keras
     import tensorflow as tf
 
-    from lockstep.exporters.keras_source import KerasSource
-    from lockstep.exporters.saved_model_source import open_source
-    from lockstep.exporters.tf2_source import Tf2Source
+    from lockstep.exporters.sources.keras_source import KerasSource
+    from lockstep.exporters.sources.saved_model_source import open_source
+    from lockstep.exporters.sources.tf2_source import Tf2Source
 
     layers = keras.layers
 
@@ -160,7 +160,7 @@ def ending_in_a_sigmoid(ids: Any, lengths: Any) -> Any:
 def run_tf1(folder: Path) -> Results:
     import tensorflow as tf
 
-    from lockstep.exporters.tf1_source import open_source
+    from lockstep.exporters.sources.tf1_source import open_source
 
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:

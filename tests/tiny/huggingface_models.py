@@ -111,8 +111,8 @@ def overruled(folder: Path) -> str:
     import transformers
 
     from lockstep.exporters.conversion import SourceError
-    from lockstep.exporters.huggingface_config import describe
-    from lockstep.exporters.loaded_config import DescribeJob
+    from lockstep.exporters.sources.huggingface_config import describe
+    from lockstep.exporters.sources.loaded_config import DescribeJob
 
     model("bert").save_pretrained(folder)
     characters = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abistSO,"]
@@ -129,13 +129,13 @@ def overruled(folder: Path) -> str:
 
 
 def positions() -> dict[str, int | None]:
-    from lockstep.exporters.huggingface_config import held_positions
+    from lockstep.exporters.sources.huggingface_config import held_positions
 
     return {kind: held_positions(model(kind)) for kind in ARCHITECTURES}
 
 
 def conversions(target: str, folder: Path) -> dict[str, float]:
-    from lockstep.exporters.huggingface_source import open_source
+    from lockstep.exporters.sources.huggingface_source import open_source
     from tests.tiny.varieties import Answers, by_onnxruntime, by_torch, difference, files
 
     apart = {}
@@ -144,7 +144,9 @@ def conversions(target: str, folder: Path) -> dict[str, float]:
         model(kind).save_pretrained(work)
         described = files(kind, Framework.HUGGINGFACE, work, None)
         source = Answers(open_source(described))
-        conversion = import_module(f"exporters.{target}").convert(described, work, lambda text: None)
+        conversion = import_module(f"lockstep.exporters.converters.{target}").convert(
+            described, work, lambda text: None
+        )
         apart[kind] = difference(source, conversion, work, by_torch if target == "torch2pt2" else by_onnxruntime)
     return apart
 

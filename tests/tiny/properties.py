@@ -76,8 +76,10 @@ def hold(way: str, spec: Spec, folder: Path) -> None:
     write, opener, converter, run = WAYS[way]
     random_models.current.append(spec)
     described = write(folder)
-    source = Answers(import_module(f"exporters.{opener}").open_source(described))
-    conversion: Conversion = import_module(f"exporters.{converter}").convert(described, folder, lambda text: None)
+    source = Answers(import_module(f"lockstep.exporters.sources.{opener}").open_source(described))
+    conversion: Conversion = import_module(f"lockstep.exporters.converters.{converter}").convert(
+        described, folder, lambda text: None
+    )
     assert set(conversion.recurrent_ops) == {spec.kind}, conversion
     apart = difference(source, conversion, folder, run)
     assert apart < MOST, f"{spec}: {apart}"

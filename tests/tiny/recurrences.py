@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from lockstep.exporters.recurrence import Recurrence
+from lockstep.exporters.standins.recurrence import Recurrence
 
 INPUTS, HIDDEN = 5, 4
 LENGTHS = np.array([3, 7, 1, 6], dtype=np.int64)
@@ -54,7 +54,7 @@ def torch_cases() -> dict[str, float]:
     from torch import nn
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-    from lockstep.exporters.torch_fused import describe
+    from lockstep.exporters.standins.torch_fused import describe
 
     differences = {}
     kinds = {
@@ -97,7 +97,7 @@ def torch_cases() -> dict[str, float]:
 def keras_cases() -> dict[str, float]:
     from keras import layers
 
-    from lockstep.exporters.keras_standins import describe
+    from lockstep.exporters.standins.keras_standins import describe
 
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
         "SimpleRNN": (layers.SimpleRNN, {}),

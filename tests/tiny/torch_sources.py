@@ -159,8 +159,8 @@ def crashing() -> nn.Module:
 
 def open_tied(weights: Path) -> None:
     """Save tied weights as safetensors does, open them as a source, and say what is missing or differs."""
-    from lockstep.exporters import torch_source
     from lockstep.exporters.source import Framework
+    from lockstep.exporters.sources import torch_source
     from tests.tiny.varieties import files
 
     module = seeded(Tied()).eval()

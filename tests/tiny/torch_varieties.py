@@ -9,7 +9,7 @@ import torch.nn.utils.rnn as rnn_utils
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from lockstep.exporters.recurrent_loop import run_cell
+from lockstep.exporters.standins.recurrent_loop import run_cell
 from tests.tiny.texts import VOCABULARY
 from tests.tiny.torch_sources import seeded
 

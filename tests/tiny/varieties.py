@@ -132,8 +132,8 @@ def keras_cases() -> dict[str, tuple[Callable[[], Any], dict[str, str]]]:
 
 
 def run_keras(folder: Path) -> dict[str, tuple[dict[str, int], float]]:
-    from lockstep.exporters.keras2onnx import convert
-    from lockstep.exporters.keras_source import open_source
+    from lockstep.exporters.converters.keras2onnx import convert
+    from lockstep.exporters.sources.keras_source import open_source
 
     results = {}
     for number, (name, (build, more)) in enumerate(keras_cases().items()):
@@ -155,10 +155,10 @@ def run_torch(folder: Path, target: str = "torch2onnx") -> dict[str, tuple[dict[
 
     from safetensors.torch import save_file
 
-    from lockstep.exporters.torch_source import open_source
+    from lockstep.exporters.sources.torch_source import open_source
     from tests.tiny import torch_varieties
 
-    convert = import_module(f"exporters.{target}").convert
+    convert = import_module(f"lockstep.exporters.converters.{target}").convert
     run = by_torch if target == "torch2pt2" else by_onnxruntime
     results: dict[str, tuple[dict[str, int], float]] = {}
     sources = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockstep.exporters.conversion import SourceError
-from lockstep.exporters.found_tensors import Candidate, find
+from lockstep.exporters.sources.found_tensors import Candidate, find
 
 LOGITS = [Candidate("scores", "float32", 2)]
 

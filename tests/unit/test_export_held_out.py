@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lockstep.exporters.held_out import HeldOutError, grid_lengths, grid_rows, read
+from lockstep.exporters.gate.held_out import HeldOutError, grid_lengths, grid_rows, read
 from lockstep.server.text.encoder import TextEncoder
 from tests.tiny.texts import LABELS, write_texts, write_tokenizer
 

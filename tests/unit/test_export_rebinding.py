@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.exporters.rebinding import copied, rebound
+from lockstep.exporters.standins.rebinding import copied, rebound
 
 
 def plain(text: str, width: int = 3) -> str:

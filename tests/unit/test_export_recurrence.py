@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lockstep.exporters.recurrence import (
+from lockstep.exporters.standins.recurrence import (
     SIGMOID,
     TANH,
     Activation,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lockstep.exporters.conversion import Outputs
-from lockstep.exporters.held_out import grid_lengths
-from lockstep.exporters.parity import (
+from lockstep.exporters.gate.held_out import grid_lengths
+from lockstep.exporters.gate.parity import (
     BATCH_SIZES,
     Accuracy,
     Agreement,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lockstep.exporters.parity import Accuracy, Refusal, VariantBound, judge_accuracy, judge_variant
+from lockstep.exporters.gate.parity import Accuracy, Refusal, VariantBound, judge_accuracy, judge_variant
 
 SOURCE = np.tile(np.array([[1.0, -1.0], [-1.0, 1.0]], dtype=np.float32), (100, 1))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lockstep.exporters.label_order import warning
+from lockstep.exporters.gate.label_order import warning
 
 LABELS = ("bad", "so-so", "good")
 TRUTHS = np.arange(300) % 3

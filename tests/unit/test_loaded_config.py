@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lockstep.exporters.conversion import SourceError
-from lockstep.exporters.loaded_config import LoadedConfig, resolved
 from lockstep.exporters.source import Description, Framework
+from lockstep.exporters.sources.loaded_config import LoadedConfig, resolved
 
 
 def loaded(outputs: int = 2, **facts: Any) -> LoadedConfig:

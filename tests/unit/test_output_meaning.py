@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lockstep.exporters.conversion import Ending, EndingKind, SourceError, SourceFiles
-from lockstep.exporters.output_meaning import find, labelled
+from lockstep.exporters.gate.output_meaning import find, labelled
 from lockstep.exporters.source import Framework
 
 LOGITS = np.array([[1.5, -0.5], [0.2, 0.9], [-2.0, 0.1]], dtype=np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lockstep.exporters.conversion import Ids, Lengths, Outputs, SourceError
-from lockstep.exporters.source_probe import Probe, check_repeatable
+from lockstep.exporters.sources.source_probe import Probe, check_repeatable
 
 MAX_TOKENS, VOCABULARY = 40, 23
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lockstep.exporters.conversion import SourceError
-from lockstep.exporters.tokenizer_settings import TokenizerSettings
+from lockstep.exporters.sources.tokenizer_settings import TokenizerSettings
 
 
 def settings(folder: Path, config: dict[str, Any] | None = None, **tokenizer: Any) -> TokenizerSettings:
