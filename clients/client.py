@@ -200,7 +200,7 @@ class SentimentClient:
         window_s: float | None = None,
         timeout_s: float | None = None,
     ) -> LatencyReport:
-        """Tell how long rows took of late, by backend, phase and length; raises `CallError`.
+        """Return how long rows took recently, by backend, phase and length; raises `CallError`.
 
         Of every model, of one, or of one of its backends; the server's window is a minute, where none is asked for.
         """

@@ -15,8 +15,9 @@ AUTHORIZATION_KEY: Final = "authorization"
 class Credentials:
     """A bearer token, TLS, or both; nothing by default.
 
-    TLS is used where `tls` says so or a certificate is named. `root_certificates` vouch for the server (PEM; else those
-    that gRPC brings); `certificate` and `key` are the caller's own, where the server asks for them.
+    TLS is used if `tls` says so or a certificate is named. The server's certificate is checked against the CA
+    certificates of `root_certificates` (PEM), else those that gRPC brings; `certificate` and `key` are for a server
+    that asks for the caller's own.
     """
 
     token: str | None = field(default=None, repr=False)

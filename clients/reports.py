@@ -312,7 +312,7 @@ class GatewayLoad:
 
 @dataclass(frozen=True, slots=True)
 class LatencyReport:
-    """How long rows took of late."""
+    """How long rows took recently."""
 
     window_s: float  # what the figures are over: as asked for, and up to one slot of time more
     relative_error: float  # bound of the error of p50, p90 and p99; the other figures are exact

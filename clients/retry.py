@@ -12,7 +12,7 @@ class RetryPolicy:
     """UNAVAILABLE always, RESOURCE_EXHAUSTED only with pushback, never past the deadline.
 
     Waits double from `initial_s` to `longest_s`, each shortened by a random part of up to half, so
-    that clients which failed together do not come back together. A pushback is a floor: the
+    that clients which failed together do not come back together. A pushback is a minimum: the
     wait is that long and up to a fifth longer.
     """
 

@@ -45,7 +45,7 @@ COMMANDS: dict[str, Subcommand] = {
     "load": Subcommand("lockstep.commands.load:load", "Have a running server serve a model's newest version."),
     "unload": Subcommand("lockstep.commands.load:unload", "Have a running server serve a model no more."),
     "models": Subcommand(
-        "lockstep.commands.models:models", "List the models of a running server, and how exact they are."
+        "lockstep.commands.models:models", "List the models of a running server, and their parity with the source."
     ),
     "latency": Subcommand("lockstep.commands.latency:latency", "Show where rows spend their time on a running server."),
     "loadtest": Subcommand(

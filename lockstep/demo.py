@@ -261,7 +261,7 @@ def _export_table(exports: Sequence[ExportReport]) -> Table:
 def _backend_table(measured: dict[str, Measured]) -> Table:
     table = Table(title="Every backend, measured", title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("backend", no_wrap=True)
-    for heading in ("most/s", "offered/s", "got/s", "p50 ms", "p99 ms", "errors", "batch", "padding"):
+    for heading in ("most/s", "offered/s", "answered/s", "p50 ms", "p99 ms", "errors", "batch", "padding"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, one in measured.items():
         table.add_row(f"[bold]{name}[/bold]")

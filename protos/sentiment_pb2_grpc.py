@@ -97,7 +97,7 @@ class SentimentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LatencyReport(self, request, context):
-        """How long rows took of late, by backend, phase and length; throughput, padding, CPU time and memory.
+        """How long rows took recently, by backend, phase and length; throughput, padding, CPU time and memory.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

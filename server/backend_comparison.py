@@ -1,4 +1,4 @@
-"""The use case of comparing: the same texts to several backends at once, their answers held against each other.
+"""The use case of comparing: the same texts to several backends at once, and compares their answers.
 
 Every backend is asked by a pinned request of the ordinary kind, so it queues, batches and fails as any other does.
 """

@@ -173,7 +173,8 @@ class ServerConfig(_Section):
 
     max_queue_rows: Annotated[int, Field(ge=1, description="Rows that may wait, for each model.")] = 4_096
     max_queue_s: Annotated[
-        float, Field(gt=0, description="Seconds that a new row may have to wait, by the pace of late, for each model.")
+        float,
+        Field(gt=0, description="Seconds that a new row may have to wait, by the recent throughput, for each model."),
     ] = 10.0
     max_call_rows: Annotated[int, Field(ge=1, description="Rows of one call.")] = 4_096
     max_stream_messages: Annotated[

@@ -1,4 +1,4 @@
-"""What backends did of late: rows, tokens, and every phase's durations by length, over a window that moves.
+"""What backends did recently: rows, tokens, and every phase's durations by length, over a window that moves.
 
 It is told of every row on the event loop that answers them, so it only notes their instants, in columns, and counts
 them a thousand rows at a time. Time is cut into slots of five seconds, kept as long as the longest window; the clock is
@@ -88,7 +88,7 @@ def _groups(phases: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.
 
 
 class _Ring:
-    """One backend's work of late, slot by slot."""
+    """One backend's recent work, slot by slot."""
 
     def __init__(self) -> None:
         self._slots: deque[tuple[int, Work]] = deque()

@@ -1,4 +1,4 @@
-"""Finds the highest rate at which each backend of a model holds a promise of latency: runs searches side by side."""
+"""Find the highest rate at which each backend of a model meets a latency target: searches run side by side."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class _Run:
 
 
 def judge(slo: Slo, rate: float, tally: Tally, texts_per_call: int) -> Try:
-    """Say whether a turn kept the promise. A call that failed is slower than any limit."""
+    """Say whether a turn met the target. A call that failed is slower than any limit."""
     failed_calls = math.ceil(sum(tally.errors.values()) / texts_per_call)
     reached_ms = slo.reached_ms(tally.latency, failed=failed_calls)
     offered, missing = tally.offered_rows, tally.offered_rows - tally.completed_rows

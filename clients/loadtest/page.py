@@ -241,7 +241,7 @@ def _tile(name: str, reports: Sequence[LoadReport], searches: Sequence[SearchRep
         most = most_kept_up(opened, name)
         peak = max((one.achieved_rows_per_s for _, one in mine), default=0.0)
         small = (("most answered", f"{peak:,.0f}/s"), ("failed", f"{failed:,}"), *_cost(mine[-1][1]))
-        return Tile(name, "–" if most is None else f"{most:,g}", "texts/s kept up with", small)
+        return Tile(name, "–" if most is None else f"{most:,g}", "texts/s at which it keeps pace", small)
     closed = [pair for pair in mine if pair[0].plan.mode == "closed"]
     report, one = closed[-1] if closed else mine[-1]
     latency = one.latency

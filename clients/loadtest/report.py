@@ -18,7 +18,7 @@ from lockstep.clients.loadtest.tally import BEHIND, Tally, length_label, slice_s
 from lockstep.clients.results import ModelStatistics
 
 Purpose = Literal["run", "sweep", "search"]
-"""A load by itself, one of a sweep, or one that a search for a promise tried."""
+"""A load by itself, one of a sweep, or one that a search for a target tried."""
 
 FORMAT: Final = 2
 """Of the JSON file; a reader refuses another."""

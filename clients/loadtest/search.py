@@ -26,7 +26,7 @@ _SLO: Final = re.compile(r"^p(?P<percentile>\d+(?:\.\d+)?)=(?P<limit>\d+(?:\.\d+
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """A promise: `percentile` percent of calls are answered within `limit_ms`."""
+    """A latency target: `percentile` percent of calls are answered within `limit_ms`."""
 
     percentile: float
     limit_ms: float
@@ -160,7 +160,7 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class BackendSearch:
-    """What the search found of one backend: it holds the promise at `low`, and does not at `high` (rows a second)."""
+    """What the search found of one backend: it meets the target at `low`, and misses it at `high` (rows a second)."""
 
     backend: str
     low: float | None  # None: none was found to hold
@@ -172,7 +172,7 @@ class BackendSearch:
 
 @dataclass(frozen=True, slots=True)
 class SearchReport:
-    """The highest rate of each backend of a model that holds a promise."""
+    """The highest rate of each backend of a model that meets a target."""
 
     model: str
     slo: Slo

@@ -16,7 +16,7 @@ KEPT_UP: Final = 0.95
 
 
 def sentences(reports: Sequence[LoadReport], searches: Sequence[SearchReport]) -> tuple[str, ...]:
-    """Say what was found of one model: what holds a promise, what keeps up, how fast and at what cost."""
+    """Say what was found of one model: what meets a target, what keeps pace, how fast and at what cost."""
     found = [_search(search) for search in searches if search.backends]
     opened = [report for report in reports if report.plan.mode == "open" and report.purpose != "search"]
     closed = [report for report in reports if report.plan.mode == "closed" and report.purpose != "search"]
@@ -78,9 +78,9 @@ def _search(search: SearchReport) -> str:
     holding = sorted((one for one in search.backends if one.low is not None), key=lambda one: -(one.low or 0.0))
     parts = [f"{one.backend} up to {one.low:,g} texts/s" for one in holding]
     failing = [one.backend for one in search.backends if one.low is None]
-    told = f"{search.slo} is held by {_and(parts)}." if parts else f"{search.slo} is held by no backend at any rate."
+    told = f"{search.slo} is met by {_and(parts)}." if parts else f"{search.slo} is met by no backend at any rate."
     if parts and failing:
-        told += f" {_and(failing)} {'does' if len(failing) == 1 else 'do'} not hold it at any rate."
+        told += f" {_and(failing)} {'does' if len(failing) == 1 else 'do'} not meet it at any rate."
     return told
 
 

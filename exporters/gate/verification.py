@@ -1,4 +1,4 @@
-"""The parity gate: an artifact is executed by the worker that will serve it, and held against its source.
+"""The parity gate: an artifact is executed by the worker that will serve it, and compared with its source.
 
 Executes what `parity` plans and returns its judgement as the manifest's report, or a refusal. Knows no
 exporter; opens no source: the source's outputs come from a process of their own.

@@ -16,7 +16,7 @@ def credential_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options; the command gets `credentials`. A token on a command line would be everyone's to read."""
 
     @click.option("--tls", is_flag=True, help="Speak TLS; implied by the next three.")
-    @click.option("--tls-ca", type=_FILE, metavar="PEM", help="Who vouches for the server.")
+    @click.option("--tls-ca", type=_FILE, metavar="PEM", help="CA certificates that sign the server's, a PEM file.")
     @click.option("--tls-cert", type=_FILE, metavar="PEM", help="Our certificate, where the server asks for one.")
     @click.option("--tls-key", type=_FILE, metavar="PEM", help="Its key.")
     @click.option(

@@ -58,7 +58,7 @@ def latency(
     credentials: Credentials,
     as_json: bool,
 ) -> None:
-    """Show how long rows took of late on a running server, by backend and phase.
+    """Show how long rows took recently on a running server, by backend and phase.
 
     Each row counts in every phase of its life; the phases of a row are contiguous, so their means add up to the mean of
     the whole request. Counts, means and maxima are exact; the report says by how much percentiles may be wrong.

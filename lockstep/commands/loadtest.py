@@ -99,7 +99,7 @@ def _texts(_context: click.Context, _parameter: click.Parameter, value: str | No
     "--mode",
     type=click.Choice(["closed", "open"]),
     help="closed: callers that wait for their answers, to find the throughput. "
-    "open: calls that come whether or not the server keeps up, to find the latency at a rate. "
+    "open: calls arrive at the rate, whether or not the server answers in time. "
     "Default: open where a rate is given, else closed.",
 )
 @click.option(
@@ -228,7 +228,7 @@ def loadtest(
     lockstep loadtest                                  how many texts a second
     lockstep loadtest --rate 200                       how long they take at 200 a second
     lockstep loadtest --sweep-rate 50:800:8            how latency turns up as the load grows
-    lockstep loadtest --slo p99=50ms                   the highest rate that holds it
+    lockstep loadtest --slo p99=50ms                   the highest rate that meets the target
     lockstep loadtest --backends onnxruntime,free --texts reviews.jsonl
 
     Exit codes: 0 every text was answered; 1 some were not (a sweep or a search goes there on purpose: 0); 2 wrong
@@ -251,7 +251,7 @@ def loadtest(
             if mode == "open" and load["rate"] is None and rates:
                 load["rate"] = rates[0]
             try:
-                promise = None if slo is None else Slo.parse(slo)
+                target = None if slo is None else Slo.parse(slo)
                 plan = LoadPlan(model="", address=server, **{**load, "mode": mode})
                 loads = loads_of(plan, rates=rates, callers=callers)
             except (ValueError, TypeError) as error:
@@ -261,12 +261,12 @@ def loadtest(
             setting = Setting(
                 credentials=credentials, limit_s=limit_s, ceiling=None if ceiling is False else _ceiling(plan, stop)
             )
-            end = _run(names, loads, promise, setting, stop, reports)
+            end = _run(names, loads, target, setting, stop, reports)
             reports.finish(end)
         except KeyboardInterrupt:
             done = "everything was written" if reports is not None and reports.any else "anything was measured"
             fail(f"{stop.word} before {done}", stop.exit_code)
-    if not swept and promise is None and reports.failed_rows:
+    if not swept and target is None and reports.failed_rows:
         raise click.exceptions.Exit(ROWS_FAILED)
 
 

@@ -25,7 +25,7 @@ def models(model: str | None, server: str, timeout_s: float, credentials: Creden
     """List the models of a running server: backends, devices, states, parity; what is not served, and why.
 
     Parity is of the artifact against its source model, on held-out text, as it was measured before it was published:
-    the largest difference of an output, and of a row in a batch from the row alone.
+    the largest difference of an output from the source's, and of a row in a batch from the row alone.
     """
     with asking(server, timeout_s, credentials) as client:
         listed = client.list_models(model)
@@ -54,7 +54,7 @@ def _print(listed: ModelList) -> None:
         table.add_column("backend", no_wrap=True)
         for heading in ("state", "device", "artifact", "method"):
             table.add_column(heading, no_wrap=True)
-        for heading in ("workers", "MB", "from the source", "in a batch", "labels agree", "accuracy"):
+        for heading in ("workers", "MB", "max diff vs source", "max diff batched", "labels agree", "accuracy"):
             table.add_column(heading, justify="right")
         for backend in model.backends:
             parity = backend.parity

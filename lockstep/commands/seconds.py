@@ -21,5 +21,5 @@ class Seconds(click.FloatRange):
         """Read a number of seconds."""
         seconds: float = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
-            self.fail(f"{value} is no length of time: say how many seconds", param, ctx)
+            self.fail(f"{value} is not a number of seconds", param, ctx)
         return seconds

@@ -56,7 +56,7 @@ def _type(field: FieldInfo) -> Any:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="TOML file: the keys are these flags, with underscores; tables for models and backends. Flags win over it.",
 )
-@click.option("--check", is_flag=True, help="Hold configuration and repository against each other, and exit.")
+@click.option("--check", is_flag=True, help="Check the configuration and the repository, and exit.")
 @_options
 def serve(config: Path | None, check: bool, **flags: Any) -> None:
     """Serve the models of a repository over gRPC, until SIGTERM or Ctrl-C; then drain.

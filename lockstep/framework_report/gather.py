@@ -176,7 +176,7 @@ def _lines(*targets: str) -> int:
 
 
 def _published(repository: Path, model: str) -> PublishedModel | None:
-    """Return a model's highest version, held against its manifest; raises `ValueError` where it is not that."""
+    """Return a model's highest version, checked against its manifest; raises `ValueError` where it is not that."""
     versions = [int(one.name) for one in (repository / model).glob("[1-9]*") if one.name.isdecimal()]
     if not versions:
         return None

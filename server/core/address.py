@@ -32,13 +32,16 @@ class Address:
             if len(path.encode()) > _LONGEST_PATH:
                 raise ValueError(f"the path of a socket has at most {_LONGEST_PATH} bytes")
             return cls("", 0, path)
+        if "://" in text:
+            scheme, _, rest = text.partition("://")
+            raise ValueError(f"write {rest.partition('/')[0]}, without {scheme}://")
         host, colon, port = text.rpartition(":")
         if not colon or (host.startswith("[") and not host.endswith("]")):
             raise ValueError(f"the port is missing: write {text or '127.0.0.1'}:8001")
         if not host:
             raise ValueError(f"the host is missing: write 127.0.0.1:{port}, or 0.0.0.0:{port} to listen everywhere")
         if not (port.isascii() and port.isdigit() and len(port) <= _DIGITS and int(port) in _PORTS):
-            raise ValueError(f"port {port!r} is none: write a number from 0 to {_PORTS[-1]} after the last colon")
+            raise ValueError(f"invalid port {port}: use 1 to {_PORTS[-1]}, or 0 for any free one")
         return cls(_host(host), int(port))
 
     @property
@@ -66,7 +69,7 @@ def _host(text: str) -> str:
         try:
             return str(ipaddress.IPv6Address(text[1:-1]))
         except ValueError:
-            raise ValueError(f"{text} is no IPv6 address") from None
+            raise ValueError(f"{text} is not an IPv6 address") from None
     if ":" in text:
         raise ValueError("an IPv6 address goes in brackets: write [::1]:8001")
     labels = text.removesuffix(".").split(".")
@@ -74,7 +77,7 @@ def _host(text: str) -> str:
         try:
             return str(ipaddress.IPv4Address(text))
         except ValueError:
-            raise ValueError(f"{text} is no IPv4 address") from None
+            raise ValueError(f"{text} is not an IPv4 address") from None
     if len(text) > _LONGEST_NAME or not all(_LABEL.fullmatch(label) for label in labels):
-        raise ValueError(f"{text!r} is no name of a host")
+        raise ValueError(f"{text!r} is not a host name")
     return text

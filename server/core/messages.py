@@ -1,4 +1,4 @@
-"""The types that pass between the floors of the server. No framework, no protobuf, no clock."""
+"""The types that pass between the layers of the server. No framework, no protobuf, no clock."""
 
 from __future__ import annotations
 

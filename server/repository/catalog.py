@@ -1,4 +1,4 @@
-"""What a repository offers: the highest version of each model, held against its manifest.
+"""What a repository offers: the highest version of each model, checked against its manifest.
 
 Reads `<repository>/<model>/<version>/`. A version that is not exactly what its manifest says is refused
 with the reason, and the other models go on: an older version is never served in its place unasked.
@@ -104,7 +104,7 @@ def read_latest(repository: Path, name: str) -> PublishedModel:
     if name not in (known := _models(repository)):
         raise FileNotFoundError(f"no model {name!r} is in the repository; there are: {', '.join(known)}")
     if not _may_be_a_model(name):
-        raise RefusedError(f"{name!r} is no name of a model: letters, digits, dots, underscores and hyphens are")
+        raise RefusedError(f"{name!r} is not a model name: use letters, digits, dots, underscores and hyphens")
     folder = repository / name
     try:
         version = _highest_version(folder)

@@ -95,7 +95,7 @@ class SentimentService:
     async def latency_report(
         self, request: pb.LatencyReportRequest, instants: CallInstants
     ) -> pb.LatencyReportResponse:
-        """Report how long rows took of late."""
+        """Report how long rows took recently."""
         report = await latency_report(
             self._gateway,
             self._recent,

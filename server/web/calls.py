@@ -93,7 +93,7 @@ class Calls:
         )
 
     async def latency(self, request: web.Request) -> web.Response:
-        """Tell how long rows took of late: of all models, or of one, or of one of its backends."""
+        """Return how long rows took recently: of all models, or of one, or of one of its backends."""
         query = request.query
         report = await latency_report(
             self.gateway,

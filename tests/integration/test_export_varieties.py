@@ -1,4 +1,4 @@
-"""What users write round recurrent layers, converted and held against its source."""
+"""What users write round recurrent layers, converted and compared with its source."""
 
 from __future__ import annotations
 

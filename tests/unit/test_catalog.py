@@ -39,7 +39,7 @@ def test_a_folder_that_no_model_could_be_stops_nobody(tmp_path: Path) -> None:
     catalog = scan(tmp_path)
     assert list(catalog.models) == ["sound"]
     assert list(catalog.refused) == ["bad name"]
-    assert "is no name of a model" in catalog.refused["bad name"].reason
+    assert "is not a model name" in catalog.refused["bad name"].reason
     with pytest.raises(FileNotFoundError, match=r"no model '\.\./sound' is .*there are: bad name, sound"):
         read_latest(tmp_path, "../sound")
 

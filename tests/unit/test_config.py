@@ -67,7 +67,7 @@ async def test_the_file_sets_what_differs_for_a_model_and_a_backend(repository: 
         ("not toml", "lockstep.toml"),
         ("[models.absent]\n", "absent"),
         ("grpc = 8001", "grpc 8001: an address is text"),
-        ('http = "127.0.0.1:70000"', "port '70000' is none: write a number from 0 to 65535"),
+        ('http = "127.0.0.1:70000"', "invalid port 70000: use 1 to 65535"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_named(repository: Path, tmp_path: Path, text: str, message: str) -> None:
@@ -96,21 +96,21 @@ async def test_nothing_to_serve_is_an_error(tmp_path: Path) -> None:
 
 
 WRONG_ADDRESSES = {
-    "127.0.0.1:99999": "a number from 0 to 65535",
-    "127.0.0.1:0065536": "a number from 0 to 65535",
-    "127.0.0.1:-1": "a number from 0 to 65535",
-    "abc:xyz": "a number from 0 to 65535",
-    "127.0.0.1:": "a number from 0 to 65535",
+    "127.0.0.1:99999": "use 1 to 65535, or 0 for any free one",
+    "127.0.0.1:0065536": "use 1 to 65535, or 0 for any free one",
+    "127.0.0.1:-1": "use 1 to 65535, or 0 for any free one",
+    "abc:xyz": "use 1 to 65535, or 0 for any free one",
+    "127.0.0.1:": "use 1 to 65535, or 0 for any free one",
     "127.0.0.1": "the port is missing: write 127.0.0.1:8001",
     "[::1]": "the port is missing: write [::1]:8001",
     "": "the port is missing",
     ":8001": "the host is missing: write 127.0.0.1:8001",
     "::1:8001": "in brackets",
-    "[::g]:8001": "no IPv6 address",
-    "[127.0.0.1]:8001": "no IPv6 address",
-    "127.0.0.256:8001": "no IPv4 address",
-    "http://127.0.0.1:8001": "in brackets",
-    "a host:8001": "no name of a host",
+    "[::g]:8001": "not an IPv6 address",
+    "[127.0.0.1]:8001": "not an IPv6 address",
+    "127.0.0.256:8001": "not an IPv4 address",
+    "http://127.0.0.1:8001": "write 127.0.0.1:8001, without http://",
+    "a host:8001": "not a host name",
     "unix:": "the path of a socket",
     f"unix:/{'x' * 107}": "at most 107 bytes",
 }

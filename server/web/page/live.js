@@ -99,7 +99,7 @@ function Figures({ model, history, colour }) {
     <div class="card">
       <h4>Where the time goes <span class="faint">a row's mean, ms: now, and over time</span></h4>
       ${busy.length === 0
-        ? html`<p class="faint">No rows of late.</p>`
+        ? html`<p class="faint">No recent rows.</p>`
         : html`<dl class="breakdown">
             ${busy.map(
               (one) => html`<div key=${one.backend}>
