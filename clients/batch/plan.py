@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from clients.batch.errors import PlanRefused
 from clients.batch.rows import ChunkLimits
@@ -43,6 +43,18 @@ class BatchPlan:
     strict: bool = False  # the first row that fails stops the run
     overwrite: bool = False
     restart: bool = False
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the answers depend on, by the name of its option. How fast they are to come is not in it."""
+        return {
+            "--input-format": self.input_format,
+            "--output-format": self.output_format,
+            "--text-column": self.text_column,
+            "--prefix": self.prefix,
+            "--truncate": self.truncate,
+            "--backend": self.backend,
+        }
 
 
 def format_of(path: Path | None, wanted: Format | None, *, output: bool) -> Format:

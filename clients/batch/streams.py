@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from clients.batch.errors import InputUnreadable, OutputFailed
 from clients.batch.rows import Position
+from clients.output_files import destination
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -69,6 +70,15 @@ def told(where: object) -> Iterator[None]:
         raise OutputFailed(f"{where}: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def unreadable(path: Path | None) -> Iterator[None]:
+    """Have what goes wrong in the block raised as `InputUnreadable`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputUnreadable(f"{path or 'standard input'}: {error.strerror or error}") from error
+
+
 class InterruptibleInput(io.RawIOBase):
     """Reads a descriptor that may stay silent for ever; `interrupt`, from any thread, ends the reading."""
 
@@ -115,18 +125,18 @@ class InterruptibleOutput:
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Name a pipe, or standard output with `None`; it is opened by the first who writes."""
+        """Name a stream, or standard output with `None`. What is open already is taken now, a FIFO by `open`."""
         self._path = path
-        self._descriptor = -1
+        number = 1 if path is None else destination(path).descriptor
+        with told(path or "standard output"):
+            self._descriptor = -1 if number is None else os.dup(number)
         self._wakeup, self._waker = os.pipe()
 
     def open(self) -> None:
         """Open it; waits for a FIFO's reader."""
         with told(self._path or "standard output"):
-            if self._path is None:
-                self._descriptor = os.dup(1)
-                return
             while self._descriptor < 0:
+                assert self._path is not None
                 try:
                     self._descriptor = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
                 except OSError as error:

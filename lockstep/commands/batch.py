@@ -124,7 +124,7 @@ def batch(
     if local and server is not None:
         raise click.UsageError("--local and --server exclude each other")
     try:
-        from clients.batch import BatchPlan, ChunkLimits, PlanRefused, format_of
+        from clients.batch import BatchError, BatchPlan, ChunkLimits, PlanRefused, format_of, needs_server
     except ModuleNotFoundError as error:
         if error.name != "pyarrow":
             raise
@@ -157,10 +157,15 @@ def batch(
         except PlanRefused as error:
             raise click.UsageError(str(error)) from error
 
-    plan("")  # what is wrong with it is said before a server is started
+    try:
+        asks = needs_server(plan(""))  # what is wrong with it is said before a server is started
+    except PlanRefused as error:
+        raise click.UsageError(str(error)) from error
+    except BatchError as error:
+        fail(str(error), RUN_FAILED)
     with _stoppable() as stop:
         try:
-            with _server(server, local, repository, quiet) as address:
+            with _server(server, local and asks, repository, quiet) as address:
                 summary = _run(plan(address), stop, quiet=quiet)
         except KeyboardInterrupt:  # while a server was started or stopped
             _stopped(stop, "")
@@ -289,11 +294,13 @@ def _kept(plan: BatchPlan, otherwise: str = "") -> str:
 
 
 def _told(summary: Summary, output: Path) -> str:
+    name = "standard output" if str(output) == "-" else str(output)
+    failed = f"; {summary.failed_rows:,} with an error" if summary.failed_rows else ""
+    if summary.finished_before:
+        return f"{name}: {summary.rows:,} rows, finished by an earlier run{failed}. --overwrite classifies them again"
     fresh = summary.rows - summary.resumed_rows
     resumed = f", {summary.resumed_rows:,} of them by an earlier run" if summary.resumed_rows else ""
     rate = f" ({fresh / summary.seconds:,.0f}/s)" if fresh else ""
-    failed = f"; {summary.failed_rows:,} with an error" if summary.failed_rows else ""
-    name = "standard output" if str(output) == "-" else str(output)
     return f"{name}: {summary.rows:,} rows{resumed}, in {summary.seconds:,.1f} s{rate}{failed}"
 
 

@@ -123,11 +123,25 @@ def test_a_journal_comes_back_as_it_was(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["out.progress"]
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 2}', '{"format": 1, "input": {}}'])
-def test_a_journal_that_cannot_be_read_is_refused(content: str, tmp_path: Path) -> None:
-    (tmp_path / "out.progress").write_text(content)
+@pytest.mark.parametrize("rest", ["", "2}", '1, "input": {}}', '2, "input": null, "output": 3}'])
+def test_a_journal_that_cannot_be_read_is_refused(rest: str, tmp_path: Path) -> None:
+    (tmp_path / "out.progress").write_text('{\n "format": ' + rest)
     with pytest.raises(ResumeRefused, match="--restart"):
         Journal.load(tmp_path / "out.progress")
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "notes of somebody else\n"])
+def test_a_file_that_is_no_journal_is_not_taken_for_one(content: str, tmp_path: Path) -> None:
+    (tmp_path / "out.progress").write_text(content)
+    with pytest.raises(PlanRefused, match=r"not the journal of a batch run: move it away") as raised:
+        Journal.load(tmp_path / "out.progress")
+    assert not isinstance(raised.value, ResumeRefused)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(512)])
+def test_what_a_power_cut_leaves_of_a_first_journal_is_none(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "out.progress").write_bytes(content)
+    assert Journal.load(tmp_path / "out.progress") is None
 
 
 def test_a_run_that_would_answer_otherwise_does_not_go_on() -> None:
@@ -169,7 +183,7 @@ def test_a_full_disk_is_said_and_costs_nothing_that_was_committed(tmp_path: Path
     output.commit()
     kept = output._file
     with open("/dev/full", "ab", buffering=0) as full:
-        output._file = full
+        output._file = full.fileno()
         with pytest.raises(OutputFailed, match=r"out\.jsonl\.partial: No space left on device"):
             output.append(b"two\n", Position(2), 0)
     output._file = kept
