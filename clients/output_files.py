@@ -45,7 +45,10 @@ def destination(path: Path) -> Destination:
     if (found := _descriptor(path)) is not None:
         process, number = found
         if process == os.getpid():
-            os.fstat(number)  # raises for one that is closed
+            try:
+                os.fstat(number)
+            except OSError:
+                raise OSError(f"{path} is closed: this process has no descriptor {number}") from None
             return Destination(path, stream=True, descriptor=number)
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)

@@ -34,6 +34,8 @@ def checked(plan: BatchPlan) -> BatchPlan:
         for one in companions(plan.output):
             if plan.input is not None and _is_one(one, plan.input):
                 raise PlanRefused(f"the input has the name of what a run keeps beside {plan.output}: rename it")
+    elif plan.input is not None and _is_written(plan.output, plan.input):
+        raise PlanRefused("the output is the input: name another file")
     if is_pipe(plan.input):
         if plan.input_format == "parquet":
             raise PlanRefused("Parquet is read from its end: name a file, a pipe will not do")
@@ -67,6 +69,17 @@ def _destination(path: Path) -> Destination:
         return destination(path)
     except OSError as error:
         raise PlanRefused(f"{path}: {error.strerror}" if error.strerror else str(error)) from error
+
+
+def _is_written(stream: Path | None, path: Path) -> bool:
+    """Whether a stream that this process has open is a regular file, and this one."""
+    descriptor = 1 if stream is None else _destination(stream).descriptor
+    if descriptor is None or not path.is_file():
+        return False
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:  # a closed one is told when it is opened
+        return False
 
 
 def _is_one(path: Path, other: Path) -> bool:

@@ -131,6 +131,7 @@ def batch(
         fail("batch inference needs pyarrow: pip install 'lockstep[batch]'", RUN_FAILED)
 
     source, target = (None if str(path) == "-" else path for path in (input, output))
+    _check_standard(source, target)
 
     def plan(address: str) -> BatchPlan:
         try:
@@ -175,6 +176,14 @@ def batch(
         raise click.exceptions.Exit(ROWS_FAILED)
 
 
+def _check_standard(source: Path | None, target: Path | None) -> None:
+    """End the command if a standard stream is to be used that was closed when the process began: Python has none."""
+    if source is None and sys.__stdin__ is None:
+        fail("standard input is closed: pipe the rows in, or name a file", RUN_FAILED)
+    if target is None and sys.__stdout__ is None:
+        fail("standard output is closed: pipe it on, or name a file", RUN_FAILED)
+
+
 class _Stop:
     """The signal that asked us to stop, if one did; what to do then."""
 
@@ -197,7 +206,7 @@ class _Stop:
 
 def _leave(number: int) -> NoReturn:
     """End the process at once: as after a kill, but with the exit code, and the cursor that a bar hides."""
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         os.write(sys.stderr.fileno(), b"\x1b[?25h\n")
     os._exit(SIGNALLED + number)
 
@@ -305,4 +314,5 @@ def _told(summary: Summary, output: Path) -> str:
 
 
 def _say(message: str) -> None:
-    click.echo(message, err=True)
+    with contextlib.suppress(OSError):  # nobody can be told; the exit code stands
+        click.echo(message, err=True)
