@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from clients.batch.companions import ASSEMBLING, PARTIAL, PROGRESS, beside, lock, remove
 from clients.batch.errors import PlanRefused, ResumeRefused
 from clients.batch.journal import Journal, new_journal
-from clients.batch.output import ASSEMBLING, PARTIAL, PROGRESS, beside, lock, remove
 from clients.batch.paths import is_stream, placed
 from clients.batch.plan import BatchPlan
 from clients.batch.streams import Fingerprint, is_pipe, told, unreadable

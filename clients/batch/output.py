@@ -14,9 +14,7 @@ appears at once, and the companions go. A run that is killed between the two has
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import functools
 import os
 import stat
@@ -25,15 +23,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from clients.batch.companions import ASSEMBLING, PARTIAL, PROGRESS, beside, lock, refuse_strangers, remove
 from clients.batch.errors import OutputFailed, PlanRefused, ResumeRefused
-from clients.batch.journal import MOVE, Journal, is_journal, new_journal
+from clients.batch.journal import MOVE, Journal, new_journal
 from clients.batch.rows import Position
 from clients.batch.streams import Fingerprint, InterruptibleOutput, told
 from clients.output_files import NEW, keep_access, sync_folder, write_all
 
-PARTIAL: Final = ".partial"
-PROGRESS: Final = ".progress"
-ASSEMBLING: Final = ".assembling"
 _CHANGED: Final = "another run has just written {}: run the command again"
 
 
@@ -333,41 +329,6 @@ class ParquetAssembly:
             groups.close()
         finally:
             sink.abandon()
-
-
-def beside(path: Path, suffix: str) -> Path:
-    """Return the path of a companion of the output."""
-    return path.with_name(path.name + suffix)
-
-
-def companions(path: Path) -> tuple[Path, ...]:
-    """Return every file that a run may have beside an output."""
-    journal = beside(path, PROGRESS)
-    return beside(path, PARTIAL), beside(path, ASSEMBLING), journal, new_journal(journal)
-
-
-def refuse_strangers(path: Path) -> None:
-    """Raise `PlanRefused` if a file that is not of a run has the name of a companion, where no journal is."""
-    *unknown, _, saved = companions(path)
-    for found in unknown:
-        if os.path.lexists(found):
-            raise PlanRefused(f"{found} is there, and no journal says that a batch run made it: {MOVE}")
-    if not is_journal(saved):
-        raise PlanRefused(f"{saved} is there and is not the journal of a batch run: {MOVE}")
-
-
-def lock(descriptor: int, path: Path) -> None:
-    """Keep other runs away from an output, until the descriptor is closed. Raises `PlanRefused`."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise PlanRefused(f"another run is writing {path}") from None
-
-
-def remove(path: Path) -> None:
-    """Remove a companion, if it is there. Raises `OSError`."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

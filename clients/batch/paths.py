@@ -7,8 +7,9 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
+from clients.batch.companions import companions
+from clients.batch.compression import COMPRESSED
 from clients.batch.errors import PlanRefused
-from clients.batch.output import companions
 from clients.batch.plan import BatchPlan
 from clients.batch.streams import is_pipe
 from clients.output_files import Destination, destination
@@ -44,7 +45,7 @@ def checked(plan: BatchPlan) -> BatchPlan:
                 f"JSON lines are read twice to find the columns of {plan.output_format}: "
                 "name a file, a pipe will not do (or write jsonl)"
             )
-    if plan.input is not None and plan.input.suffix == ".gz" and plan.input_format == "parquet":
+    if plan.input is not None and plan.input.suffix.lower() in COMPRESSED and plan.input_format == "parquet":
         raise PlanRefused("a compressed Parquet file has to be unpacked first")
     return plan
 

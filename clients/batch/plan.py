@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from clients.batch.compression import COMPRESSED
 from clients.batch.errors import PlanRefused
 from clients.batch.rows import ChunkLimits
 from clients.credentials import Credentials
@@ -60,7 +61,7 @@ class BatchPlan:
 def format_of(path: Path | None, wanted: Format | None, *, output: bool) -> Format:
     """Return a file's format: the one that is said, else by its name. Raises `PlanRefused`."""
     option = "--output-format" if output else "--input-format"
-    if path is not None and path.suffix == ".gz":
+    if path is not None and path.suffix.lower() in COMPRESSED:
         if output:
             raise PlanRefused(f"{path}: the output is not compressed; write .parquet, or through a pipe: - | gzip")
         path = path.with_suffix("")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clients import output_files
-from clients.batch import BatchPlan, ChunkLimits, OutputFailed, earlier, journal, output, run_batch
+from clients.batch import BatchPlan, ChunkLimits, OutputFailed, companions, earlier, journal, output, run_batch
 from tests.batch_files import FORMATS, write
 from tests.failing_disk import FailingDisk, Killed
 from tests.wire_double import ServerDouble
@@ -18,7 +18,7 @@ ROWS = [{"id": number, "text": None if number == 3 else f"good {number}"} for nu
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> FailingDisk:
     found = FailingDisk()
-    found.stand_in(monkeypatch, (output_files, output, journal, earlier))
+    found.stand_in(monkeypatch, (output_files, output, journal, companions, earlier))
     return found
 
 

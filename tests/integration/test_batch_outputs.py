@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from clients import output_files
-from clients.batch import BatchPlan, earlier, journal, output, rows_kept, run_batch
+from clients.batch import BatchPlan, companions, earlier, journal, output, rows_kept, run_batch
 from lockstep.commands.batch import batch
 from tests.batch_files import read, rows_of, write
 from tests.failing_disk import FailingDisk, Killed
@@ -32,7 +32,7 @@ def killed_before_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A run whose output has its name, and its journal still; of its three rows the second is an error."""
     (tmp_path / "in.jsonl").write_text('{"text": "good"}\noops\n{"text": "bad"}\n')
     disk = FailingDisk()
-    disk.stand_in(monkeypatch, (output_files, output, journal, earlier))
+    disk.stand_in(monkeypatch, (output_files, output, journal, companions, earlier))
     with double_in_a_thread() as server:
         plan = BatchPlan(tmp_path / "in.jsonl", tmp_path / "whole.jsonl", server.address, "jsonl", "jsonl")
         asyncio.run(run_batch(plan))
