@@ -280,7 +280,8 @@ async def test_calls_over_a_connections_limit_wait_in_the_client_or_are_sent_aga
         batcher.hold()
         calls = [asyncio.ensure_future(answered(served)) for _ in range(6)]
         await eventually(lambda: batcher.queued_rows == 2)
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{served.app.grpc_port}") as another:
+        own_connection = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{served.app.grpc_port}", own_connection) as another:
             await GRPCInferenceServiceStub(another).ServerLive(oip.ServerLiveRequest())
         assert batcher.queued_rows <= 2
         batcher.release()
