@@ -109,7 +109,7 @@ def batch(
         --output-format jsonl | head
 
     INPUT and OUTPUT are .jsonl, .csv or .parquet, in any combination; - is standard input or output.
-    A text input may be compressed (.gz). Rows and columns keep their order, and five columns are added:
+    A text input may be compressed (.gz, .bz2, .xz, .zst). Rows and columns keep their order, and five columns are added:
     label, score, probabilities, truncated, error. A row that fails is written with its error, and the
     run goes on.
 
