@@ -109,9 +109,9 @@ def batch(
         --output-format jsonl | head
 
     INPUT and OUTPUT are .jsonl, .csv or .parquet, in any combination; - is standard input or output.
-    A text input may be compressed (.gz, .bz2, .xz, .zst). Rows and columns keep their order, and five columns are added:
-    label, score, probabilities, truncated, error. A row that fails is written with its error, and the
-    run goes on.
+    A text input may be compressed (.gz, .bz2, .xz, .zst). Rows and columns keep their order, and five
+    columns are added: label, score, probabilities, truncated, error. A row that fails is written with its
+    error, and the run goes on.
 
     A run that is stopped, by Ctrl-C, a kill or a power cut, goes on where it was when it is started again
     with the same words. OUTPUT appears when it is whole; until then there are OUTPUT.partial and
