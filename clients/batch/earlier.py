@@ -41,7 +41,7 @@ def finished(plan: BatchPlan) -> Journal | None:
             lock(descriptor, plan.output)
             if _begun(plan) != begun:
                 raise PlanRefused(f"another run has just written {plan.output}: run the command again")
-            _tidy_up(plan.output)
+            _tidy_up(plan.output, begun)
         finally:
             os.close(descriptor)
     return begun if _is_of(begun, plan) else None
@@ -119,9 +119,11 @@ def _is_one(path: Path, other: Path) -> bool:
         return False
 
 
-def _tidy_up(output: Path) -> None:
-    journal = beside(output, PROGRESS)
-    for left in (beside(output, PARTIAL), beside(output, ASSEMBLING), new_journal(journal)):
+def _tidy_up(output: Path, begun: Journal) -> None:
+    journal, partial = beside(output, PROGRESS), beside(output, PARTIAL)
+    if os.path.lexists(partial) and os.lstat(partial).st_size == begun.output_bytes:  # else it has come since
+        remove(partial)
+    for left in (beside(output, ASSEMBLING), new_journal(journal)):
         remove(left)
     sync_folder(output.parent)
     remove(journal)

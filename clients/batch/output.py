@@ -127,7 +127,7 @@ class OutputFile:
         self._save(complete=False)
 
     def finish(self) -> None:
-        """Give the output its name. Each step leaves what a later run finishes: see `clients.batch.finished`."""
+        """Give the output its name. Each step leaves what a later run finishes: see `earlier.finished`."""
         with told(self.path):
             self._sync(self._file)
             whole, descriptor = self.partial, self._file
@@ -194,6 +194,8 @@ class OutputFile:
         kept = found is not None and found.position.row > 0 and size_bytes > 0
         if found is None or (begun is None and kept and not restart) or (begun is not None and found != begun):
             raise PlanRefused(_CHANGED.format(self.path))
+        if found.complete and size_bytes not in (0, found.output_bytes):
+            raise PlanRefused(f"{self.partial} is not what its journal says: {MOVE}")
         for left in (self._assembling, new_journal(self._journal_path)):
             remove(left)
         if begun is None and found != self._journal:

@@ -57,6 +57,27 @@ def test_a_finished_run_is_told_and_tidied_up_without_a_server(
     assert names_in(tmp_path) == ["in.jsonl", "out.jsonl", "whole.jsonl"]
 
 
+def test_a_file_that_came_after_a_finished_run_stays(killed_before_the_last_step: BatchPlan, tmp_path: Path) -> None:
+    plan = killed_before_the_last_step
+    theirs = tmp_path / "out.jsonl.partial"
+    theirs.write_text("a download")
+    assert "finished by an earlier run" in run(plan.input, plan.output, "--server", NOBODY).output
+    assert (theirs.read_text(), names_in(tmp_path)[2:]) == ("a download", ["out.jsonl.partial", "whole.jsonl"])
+
+
+def test_a_file_that_came_after_an_output_was_moved_stays(killed_before_the_last_step: BatchPlan) -> None:
+    plan = killed_before_the_last_step
+    assert plan.output is not None
+    plan.output.unlink()
+    theirs = plan.output.with_name("out.jsonl.partial")
+    theirs.write_text("a download")
+    with double_in_a_thread() as server:
+        for flags in ((), ("--restart",)):
+            refused = run(plan.input, plan.output, "--server", server.address, *flags)
+            assert (refused.exit_code, "is not what its journal says" in refused.output) == (2, True)
+    assert theirs.read_text() == "a download"
+
+
 def test_a_finished_run_starts_no_server_of_its_own(killed_before_the_last_step: BatchPlan, tmp_path: Path) -> None:
     plan = killed_before_the_last_step
     result = run(plan.input, plan.output, "--local", "--repository", tmp_path)
