@@ -4,6 +4,7 @@
 written in the order of the rows, and committed so that a run which was killed goes on where it was.
 """
 
+from lockstep.clients.batch.earlier import rows_kept
 from lockstep.clients.batch.errors import (
     BatchError,
     ColumnMissing,
@@ -16,7 +17,7 @@ from lockstep.clients.batch.errors import (
 )
 from lockstep.clients.batch.plan import FORMATS, BatchPlan, Format, format_of
 from lockstep.clients.batch.rows import ChunkLimits
-from lockstep.clients.batch.run import NoServer, Progress, Summary, rows_kept, run_batch
+from lockstep.clients.batch.run import NoServer, Progress, Summary, needs_server, run_batch
 
 __all__ = [
     "FORMATS",
@@ -35,6 +36,7 @@ __all__ = [
     "RowFailedStrictly",
     "Summary",
     "format_of",
+    "needs_server",
     "rows_kept",
     "run_batch",
 ]
