@@ -21,6 +21,7 @@ from lockstep.clients.loadtest.page import write_page
 from lockstep.clients.loadtest.plan import LoadPlan
 from lockstep.clients.loadtest.report import BackendReport, LoadReport
 from lockstep.clients.loadtest.run import run_loadtest
+from lockstep.clients.output_files import write_whole
 from lockstep.cores import usable_cores
 from lockstep.exporters.export import ExportReport, Progress, export_model_async, possible_artifacts
 from lockstep.exporters.source import Description
@@ -88,9 +89,9 @@ def run(plan: DemoPlan, console: Console) -> None:
     console.rule("6. Report")
     for name, one in measured.items():
         for report in (one.closed, one.open):
-            (plan.out / f"{name}-{report.plan.mode}.json").write_text(report.to_json())
+            write_whole(plan.out / f"{name}-{report.plan.mode}.json", report.to_json())
     summary = {"models": [_summary(manifests[name], one.open) for name, one in measured.items()]}
-    (plan.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_whole(plan.out / "summary.json", json.dumps(summary, indent=2) + "\n")
     reports = [report for one in measured.values() for report in (one.closed, one.open)]
     write_page(plan.out / "index.html", reports, title="Lockstep demo")
     console.print(_backend_table(measured))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lockstep.clients.output_files import write_whole
 from lockstep.cores import usable_cores
 from lockstep.exporters.conversion import ExportError
 from lockstep.exporters.export import (
@@ -104,10 +105,7 @@ class _State:
 
     def keep(self, row: str, known: dict[str, Any]) -> None:
         self.rows[row] = known
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        written = self.path.with_suffix(".partial")
-        written.write_text(json.dumps(self.rows, indent=1) + "\n")
-        written.replace(self.path)
+        write_whole(self.path, json.dumps(self.rows, indent=1) + "\n")
 
 
 def run(order: Order, on_progress: OnProgress) -> Outcome:
@@ -119,11 +117,9 @@ def run(order: Order, on_progress: OnProgress) -> Outcome:
     errors = asyncio.run(_export([entry.id for entry in entries], order, state, on_progress))
     known = {row: state.rows[row] for row in ENTRIES if row in state.rows and row not in errors}
     cells = [cell for one in known.values() for cell in one["cells"]]
-    order.data.parent.mkdir(parents=True, exist_ok=True)
-    order.data.write_text(json.dumps(cells, indent=2) + "\n")
-    order.report.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(order.data, json.dumps(cells, indent=2) + "\n")
     bounds = check_bounds(known)
-    order.report.write_text(render(known, errors, bounds))
+    write_whole(order.report, render(known, errors, bounds))
     refused = sum(cell["status"] == "refused" for cell in cells)
     return Outcome(cells, errors, refused, _summary(cells, errors, bounds, order))
 

@@ -109,6 +109,7 @@ class ServerDouble(wire_grpc.SentimentServiceServicer, oip_grpc.GRPCInferenceSer
         self.replies: deque[Reply] = deque(replies)
         self.calls: list[wire.ClassifyRequest] = []
         self.messages: list[wire.StreamRequest] = []
+        self.answers_left: int | None = None  # calls beyond wait until who sent them has gone
         self.streams = 0
         self.rows: dict[str, int] = {}
         self.batches: dict[str, int] = {}
@@ -132,6 +133,10 @@ class ServerDouble(wire_grpc.SentimentServiceServicer, oip_grpc.GRPCInferenceSer
 
     async def Classify(self, request: Any, context: Any) -> wire.ClassifyResponse:  # noqa: N802
         self.calls.append(request)
+        if self.answers_left is not None:
+            if self.answers_left == 0:
+                await asyncio.Event().wait()
+            self.answers_left -= 1
         model, _, backend = request.model.partition("@")
         if not model and len(self.models) == 1:
             (model,) = self.models

@@ -14,9 +14,10 @@ from lockstep.clients.batch.batch_errors import (
     ResumeRefused,
     RowFailedStrictly,
 )
+from lockstep.clients.batch.earlier import rows_kept
 from lockstep.clients.batch.plan import FORMATS, BatchPlan, Format, format_of
 from lockstep.clients.batch.rows import ChunkLimits
-from lockstep.clients.batch.run import NoServer, Progress, Summary, rows_kept, run_batch
+from lockstep.clients.batch.run import NoServer, Progress, Summary, needs_server, run_batch
 
 __all__ = [
     "FORMATS",
@@ -35,6 +36,7 @@ __all__ = [
     "RowFailedStrictly",
     "Summary",
     "format_of",
+    "needs_server",
     "rows_kept",
     "run_batch",
 ]

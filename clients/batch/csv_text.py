@@ -6,20 +6,25 @@ So nothing is reformatted. A record may span lines. Lines that hold nothing are 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from lockstep.clients.batch.answers import AnswerColumns
 from lockstep.clients.batch.batch_errors import InputUnreadable
 from lockstep.clients.batch.rows import Chunk, ChunkLimits, Position, Rows, Text, Unreadable
-from lockstep.clients.batch.streams import MAX_ROW_BYTES, Lines, Source
+from lockstep.clients.batch.streams import MAX_ROW_BYTES, Lines, Source, refuse_no_text
 from lockstep.clients.results import Result
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _BOM: Final = b"\xef\xbb\xbf"
+_BARE_RETURN: Final = re.compile(rb"[\r\n]+[^\r\n]")
+_END_OR_QUOTE: Final = re.compile(rb'"|\r\n|\r|\n')
+_RETURN, _FEED = "\udc0d", "\udc0a"
 
 
 class CsvRows:
@@ -62,10 +67,15 @@ class CsvReader:
         self._source = source
         self._limits = limits
         self.total = source.stored_bytes
-        records = _Records(Lines(source, Position()))
+        beginning = source.beginning()
+        refuse_no_text(beginning)
+        returns = _ends_in_returns(beginning)
+        records = _Records(Lines(source, Position(), returns=returns))
         header = records.next()
         if header is None:
             raise InputUnreadable("the input is empty: a CSV file begins with a header of column names")
+        if header.bare_returns:
+            raise InputUnreadable("the header has a carriage return outside quotes: end every line in the same way")
         try:
             header.raw.decode()
         except UnicodeDecodeError as error:
@@ -79,7 +89,7 @@ class CsvReader:
             raise InputUnreadable(f"the header has columns of the same name: {', '.join(map(repr, twice))}")
         self.schema = pa.schema([(name, pa.string()) for name in self._columns])
         self._text_at = self._columns.index(text_column) if text_column in self._columns else 0
-        self._records = _Records(Lines(source, start)) if start.byte else records
+        self._records = _Records(Lines(source, start, returns=returns)) if start.byte else records
         self._row = start.row
 
     def read(self) -> Chunk | None:
@@ -99,6 +109,11 @@ class CsvReader:
                     Unreadable(f"line {found.line} has {_count(len(fields))}, the header {len(self._columns)}")
                 )
                 fields = [*fields, *[""] * len(self._columns)][: len(self._columns)]
+                raw = record(fields)
+            elif found.bare_returns:
+                texts.append(
+                    Unreadable(f"line {found.line} has a carriage return outside quotes: is it the end of a line?")
+                )
                 raw = record(fields)
             elif not found.sound:
                 texts.append(Unreadable(f"line {found.line} is not UTF-8"))
@@ -170,6 +185,7 @@ class _Record:
     fields: list[str]
     line: int  # the first of its lines
     sound: bool  # whether it is UTF-8
+    bare_returns: bool  # whether there are ends of line of another kind in it, outside quotes
 
 
 class _Records:
@@ -180,25 +196,35 @@ class _Records:
         self._taken: list[bytes] = []
         self._taken_bytes = 0
         self._ended = False
-        self._reader = csv.reader(self._decoded())
+        self._decoded_lines = self._decoded()
+        self._reader = csv.reader(self._decoded_lines)
 
     def next(self) -> _Record | None:
         while True:
             self._taken.clear()
             self._taken_bytes = 0
             first = self.lines.line + 1
+            bare_returns = False
             try:
                 fields = next(self._reader)
             except StopIteration:
                 return None
             except csv.Error as error:
-                raise InputUnreadable(f"line {first} is not CSV: {error}") from error
+                if not any(map(_BARE_RETURN.search, self._taken)):
+                    raise InputUnreadable(f"line {first} is not CSV: {error}") from error
+                fields, bare_returns = self._with_returns(), True
             if self._ended:
                 raise InputUnreadable(f"a quote that is opened in line {first} or after it is never closed")
             if fields:
                 raw = b"".join(self._taken)
                 bare = raw.rstrip(b"\r\n")
-                return _Record(bare, raw[len(bare) :] or b"\n", fields, first, _is_utf8(raw))
+                return _Record(bare, raw[len(bare) :] or b"\n", fields, first, _is_utf8(raw), bare_returns)
+
+    def _with_returns(self) -> list[str]:
+        """Read the record that was begun once more, with its carriage returns as any other character."""
+        begun = [self._text(raw) for raw in self._taken]
+        lines = (_hidden(text) for text in chain(begun, self._decoded_lines))
+        return [field.replace(_RETURN, "\r").replace(_FEED, "\n") for field in next(csv.reader(lines))]
 
     def _decoded(self) -> Iterator[str]:
         while (raw := self.lines.next()) is not None:
@@ -209,9 +235,29 @@ class _Records:
                     f"the row that ends beyond line {self.lines.line} is longer than {MAX_ROW_BYTES >> 20} MiB: "
                     "is a quote not closed?"
                 )
-            text = raw.removeprefix(_BOM) if self.lines.line == 1 else raw
-            yield text.decode("utf-8", "surrogateescape")
+            yield self._text(raw)
         self._ended = bool(self._taken)
+
+    def _text(self, raw: bytes) -> str:
+        text = raw.removeprefix(_BOM) if self.lines.line == 1 else raw
+        return text.decode("utf-8", "surrogateescape")
+
+
+def _ends_in_returns(beginning: bytes) -> bool:
+    """Whether lines end in carriage returns alone, by the end of the first."""
+    quoted = False
+    for found in _END_OR_QUOTE.finditer(beginning):
+        if found[0] == b'"':
+            quoted = not quoted
+        elif not quoted:
+            return found[0] == b"\r"
+    return False
+
+
+def _hidden(text: str) -> str:
+    """Replace the ends of line that are not at the end of a line: what takes their place is in no decoded text."""
+    bare = text.rstrip("\r\n")
+    return bare.replace("\r", _RETURN).replace("\n", _FEED) + text[len(bare) :]
 
 
 def _is_utf8(raw: bytes) -> bool:

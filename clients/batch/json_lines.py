@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from lockstep.clients.batch.answers import AnswerColumns
 from lockstep.clients.batch.batch_errors import ColumnMissing, InputUnreadable, PlanRefused
 from lockstep.clients.batch.rows import Chunk, ChunkLimits, Position, Rows, Text, Unreadable
-from lockstep.clients.batch.streams import Lines, Source
+from lockstep.clients.batch.streams import Lines, Source, refuse_no_text
 from lockstep.clients.results import Result
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class JsonLinesReader:
         self, source: Source, text_column: str, limits: ChunkLimits, start: Position, schema: pa.Schema | None
     ) -> None:
         """Take over a source. `schema` is the survey's; without it rows can only be written as JSON lines."""
+        if schema is None and start.byte == 0:  # a survey has seen to it
+            refuse_other_formats(source.beginning())
         self.schema = schema
         self.names = None if schema is None else tuple(schema.names)
         self.total = source.stored_bytes
@@ -147,6 +150,37 @@ def parse(line: bytes, number: int) -> Document | Unreadable:
     return found
 
 
+def refuse_other_formats(beginning: bytes) -> None:
+    """Raise `InputUnreadable`, with what it is, if the first bytes of a file show that it is not JSON lines."""
+    refuse_no_text(beginning)
+    text = beginning.removeprefix(_BOM).decode("utf-8", "replace").lstrip()
+    first = text.partition("\n")[0].rstrip()
+    if text.startswith("[") and not _is_row_of_its_own(first):
+        raise InputUnreadable("the input is one JSON array, not an object a line: convert it, jq -c '.[]' FILE")
+    if first.endswith(",") and _length_of_object(first) == len(first) - 1:
+        raise InputUnreadable("the lines of the input end in commas: remove them, sed 's/,$//' FILE")
+    if _length_of_object(text) > len(first):
+        raise InputUnreadable("the input has an object on several lines, not one a line: convert it, jq -c . FILE")
+
+
+def _is_row_of_its_own(line: str) -> bool:
+    """Whether a line is an array of something else than objects: a row that is wrong, and not a whole file."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return not any(isinstance(one, dict) for one in found)
+
+
+def _length_of_object(text: str) -> int:
+    """Return how long the JSON object is that a text begins with; 0 if there is none, or not all of it."""
+    try:
+        found, length = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return 0
+    return length if isinstance(found, dict) else 0
+
+
 def text_of(document: Document, column: str) -> Text:
     """Return a document's text."""
     if column not in document:
@@ -170,44 +204,103 @@ def survey(source: Source, text_column: str, columns: AnswerColumns, *, types: b
     """
     import pyarrow as pa
 
-    lines = Lines(source, Position())
-    schema, documents = pa.schema([]), list[Document]()
-    names: dict[str, None] = {}
-    first, rows = 1, 0
-
-    def take() -> None:
-        nonlocal schema, first, documents
-        if documents:
+    refuse_other_formats(source.beginning())
+    schema, names, widened, rows = pa.schema([]), dict[str, None](), False, 0
+    for found in _blocks(source):
+        rows += len(found.lines)
+        for document in found.documents:
+            if not (names.keys() >= document.keys()):
+                names.update(dict.fromkeys(document))
+        if types and found.documents:
+            block = _schema_of(found)
             try:
-                found = pa.schema(list(pa.array(documents).type))
-                schema = pa.unify_schemas([schema, found], promote_options="permissive")
-            except (pa.ArrowException, OverflowError) as error:
-                raise PlanRefused(
-                    f"lines {first} to {lines.line} hold values that fit no one column type: {error}; "
-                    "write .jsonl, which keeps them as they are"
-                ) from error
-        first, documents = lines.line + 1, []
+                wider = pa.unify_schemas([schema, block], promote_options="permissive")
+            except pa.ArrowException as error:
+                raise _no_one_type(f"lines {found.lines[0]} to {found.lines[-1]} and those before", error) from error
+            widened = widened or any(_widened(pa.struct(list(one)), pa.struct(list(wider))) for one in (schema, block))
+            schema = wider
+    columns.check(names)
+    if rows and text_column not in names:
+        raise ColumnMissing(text_column, tuple(names))
+    if widened:
+        _check_values(source, schema)
+    return schema if types else pa.schema([(name, pa.null()) for name in names])
 
+
+@dataclass(slots=True)
+class _Block:
+    """Rows that are surveyed at once."""
+
+    lines: list[int] = field(default_factory=list)  # of every row
+    documents: list[Document] = field(default_factory=list)  # of those that hold one
+    at: list[int] = field(default_factory=list)  # the lines of the documents
+
+
+def _blocks(source: Source) -> Iterator[_Block]:
+    """Read a source through, from its beginning. Raises `InputUnreadable`."""
+    lines, block = Lines(source, Position()), _Block()
     while (raw := lines.next()) is not None:
         stripped = raw.removeprefix(_BOM).strip() if lines.line == 1 else raw.strip()
         if not stripped:
             continue
-        rows += 1
         document = parse(stripped, lines.line)
-        if isinstance(document, Unreadable):
+        block.lines.append(lines.line)
+        if not isinstance(document, Unreadable):
+            block.documents.append(_sound(stripped, document))
+            block.at.append(lines.line)
+        if len(block.lines) == _SURVEY_ROWS:
+            yield block
+            block = _Block()
+    if block.lines:
+        yield block
+
+
+def _schema_of(block: _Block) -> pa.Schema:
+    import pyarrow as pa
+
+    try:
+        return pa.schema(list(pa.array(block.documents).type))
+    except (pa.ArrowException, OverflowError) as error:
+        raise _no_one_type(f"lines {block.lines[0]} to {block.lines[-1]}", error) from error
+
+
+def _no_one_type(where: str, error: Exception) -> PlanRefused:
+    return PlanRefused(
+        f"{where} hold values that fit no one column type: {error}; write .jsonl, which keeps them as they are"
+    )
+
+
+def _widened(before: pa.DataType, after: pa.DataType) -> bool:
+    """Whether integers have become floats, which hold few of the integers beyond 2^53."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(before) and pa.types.is_struct(after):
+        return any(_widened(one.type, after.field(one.name).type) for one in before)
+    if pa.types.is_list(before) and pa.types.is_list(after):
+        return _widened(before.value_type, after.value_type)
+    return bool(pa.types.is_integer(before) and pa.types.is_floating(after))
+
+
+def _check_values(source: Source, schema: pa.Schema) -> None:
+    """Read a source once more; raises `PlanRefused` for the first value that its column cannot hold."""
+    import pyarrow as pa
+
+    def fits(documents: list[Document]) -> Exception | None:
+        try:
+            pa.array(documents, pa.struct(list(schema)))
+        except (pa.ArrowException, OverflowError) as error:
+            return error
+        return None
+
+    for block in _blocks(source):
+        if fits(block.documents) is None:
             continue
-        document = _sound(stripped, document)
-        if not (names.keys() >= document.keys()):
-            names.update(dict.fromkeys(document))
-        if types:
-            documents.append(document)
-            if len(documents) == _SURVEY_ROWS:
-                take()
-    take()
-    columns.check(names)
-    if rows and text_column not in names:
-        raise ColumnMissing(text_column, tuple(names))
-    return schema if types else pa.schema([(name, pa.null()) for name in names])
+        for line, document in zip(block.at, block.documents, strict=True):
+            if (error := fits([document])) is not None:
+                raise PlanRefused(
+                    f"line {line} holds a value that does not fit its column's type, a float because of other lines: "
+                    f"{error}; write .jsonl, which keeps every value as it is"
+                ) from error
 
 
 def _sound(line: bytes, document: Document) -> Document:

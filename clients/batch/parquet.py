@@ -12,7 +12,7 @@ import datetime
 import decimal
 import json
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
@@ -31,14 +31,17 @@ GROUP_BYTES: Final = 32 * 1024 * 1024
 _PAGE_BYTES: Final = 1024 * 1024
 _VALUE_BYTES: Final = 8  # about what a value of fixed width, or of a list, takes
 _COMPRESSION: Final = "zstd"
+_LISTS: Final = ((pa.types.is_list, pa.list_), (pa.types.is_large_list, pa.large_list))
 _BINARY: Final = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 
 
 class ArrowRows:
     """Rows as columns."""
 
-    def __init__(self, batch: pa.RecordBatch) -> None:
+    def __init__(self, batch: pa.RecordBatch, row: int = 0) -> None:
+        """Take rows; `row` of the input come before them."""
         self._batch = batch
+        self._row = row
 
     def json_objects(self) -> list[bytes]:
         """Return objects; times are written by ISO 8601, bytes by Base64, what is no number as null."""
@@ -58,12 +61,20 @@ class ArrowRows:
         return self._batch
 
     def _documents(self) -> list[dict[str, Any]]:
-        try:
-            columns = [_shown(column) for column in self._batch.columns]
-            found = pa.RecordBatch.from_arrays(columns, names=self._batch.schema.names).to_pylist()
-        except (pa.ArrowException, ValueError) as error:
-            raise InputUnreadable(f"a value cannot be written as text: {error}") from error
-        return [{name: _finite(value) for name, value in document.items()} for document in found]
+        columns = []
+        for name, column in zip(self._batch.schema.names, self._batch.columns, strict=True):
+            try:
+                columns.append(_python_values(column))
+            except (pa.ArrowException, ValueError, OverflowError) as error:
+                row = next(row for row in range(len(column)) if not _can_be_shown(column.slice(row, 1)))
+                raise InputUnreadable(
+                    f"row {self._row + row + 1}: the value of {name!r} cannot be written as text: {error}"
+                ) from error
+        names = self._batch.schema.names
+        return [
+            {name: _finite(value) for name, value in zip(names, row, strict=True)}
+            for row in (zip(*columns, strict=True) if columns else [()] * self._batch.num_rows)
+        ]
 
 
 class ParquetReader:
@@ -98,13 +109,14 @@ class ParquetReader:
             raise InputUnreadable(f"after row {self._row}: {error}") from error
         if batch is None:
             return None
+        rows = ArrowRows(batch, self._row)
         self._row += batch.num_rows
         texts: list[Text] = [
             Unreadable(f"{self._text_column!r} is null") if text is None else text
             for text in _strings(batch.column(self._text_column))
         ]
         end = Position(row=self._row)
-        return Chunk(tuple(texts), ArrowRows(batch), sum(_sizes(batch)), end, self._row)
+        return Chunk(tuple(texts), rows, sum(_sizes(batch)), end, self._row)
 
     def close(self) -> None:
         """Close the file."""
@@ -213,8 +225,7 @@ def _strings(column: pa.Array) -> list[str | Unreadable | None]:
     try:
         return list(column.to_pylist())
     except UnicodeDecodeError:
-        raw = (value.cast(pa.binary()).as_py() for value in column)
-        return [None if one is None else _decoded(one) for one in raw]
+        return [None if one is None else _decoded(one) for one in column.cast(_undecoded(column.type)).to_pylist()]
 
 
 def _decoded(raw: bytes) -> str | Unreadable:
@@ -249,12 +260,69 @@ def _sizes(batch: pa.RecordBatch) -> list[int]:
     return sizes
 
 
-def _shown(column: pa.Array) -> pa.Array:
-    """Return a column whose values Python can hold: a time may be finer than Python's own."""
-    kind = column.type
+def _python_values(column: pa.Array) -> list[Any]:
+    """Return values that Python can hold: a time may be finer than Python's own, a string may not be UTF-8."""
+    shown = column.cast(_shown(column.type)) if _shown(column.type) != column.type else column
+    try:
+        return list(shown.to_pylist())
+    except UnicodeDecodeError:
+        raw = shown.cast(_undecoded(shown.type)).to_pylist()
+        return [_with_text(value, shown.type) for value in raw]
+
+
+def _can_be_shown(column: pa.Array) -> bool:
+    try:
+        _python_values(column)
+    except (pa.ArrowException, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _shown(kind: pa.DataType) -> pa.DataType:
+    """Return a type whose values Python can hold."""
     if pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_date(kind):
-        return column.cast(pa.string())
-    return column.cast(pa.int64()) if pa.types.is_duration(kind) else column
+        return pa.string()
+    return pa.int64() if pa.types.is_duration(kind) else _inside(kind, _shown)
+
+
+def _undecoded(kind: pa.DataType) -> pa.DataType:
+    """Return a type with bytes for strings."""
+    if pa.types.is_string(kind) or pa.types.is_string_view(kind):
+        return pa.binary()
+    return pa.large_binary() if pa.types.is_large_string(kind) else _inside(kind, _undecoded)
+
+
+def _inside(kind: pa.DataType, changed: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """Return a type with the types inside it changed."""
+    if pa.types.is_dictionary(kind):
+        return changed(kind.value_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(changed(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(changed(kind.key_type), changed(kind.item_type))
+    for holds, of in _LISTS:
+        if holds(kind):
+            return of(kind.value_field.with_type(changed(kind.value_type)))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(changed(kind.value_type)), kind.list_size)
+    return kind
+
+
+def _with_text(value: Any, kind: pa.DataType) -> Any:
+    """Decode the bytes that stand for strings of a type; what is not UTF-8 becomes U+FFFD."""
+    if value is None:
+        return None
+    if isinstance(value, bytes) and _holds_text(kind):
+        return value.decode("utf-8", "replace")
+    if pa.types.is_dictionary(kind):
+        return _with_text(value, kind.value_type)
+    if pa.types.is_struct(kind):
+        return {field.name: _with_text(value[field.name], field.type) for field in kind}
+    if pa.types.is_map(kind):
+        return [(_with_text(key, kind.key_type), _with_text(item, kind.item_type)) for key, item in value]
+    if isinstance(value, list):
+        return [_with_text(one, kind.value_type) for one in value]
+    return value
 
 
 def _csv_value(value: object) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from lockstep.clients.batch.batch_errors import PlanRefused
+from lockstep.clients.batch.compression import COMPRESSED
 from lockstep.clients.batch.rows import ChunkLimits
 from lockstep.clients.credentials import Credentials
 
@@ -44,11 +45,23 @@ class BatchPlan:
     overwrite: bool = False
     restart: bool = False
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the answers depend on, by the name of its option. How fast they are to come is not in it."""
+        return {
+            "--input-format": self.input_format,
+            "--output-format": self.output_format,
+            "--text-column": self.text_column,
+            "--prefix": self.prefix,
+            "--truncate": self.truncate,
+            "--backend": self.backend,
+        }
+
 
 def format_of(path: Path | None, wanted: Format | None, *, output: bool) -> Format:
     """Return a file's format: the one that is said, else by its name. Raises `PlanRefused`."""
     option = "--output-format" if output else "--input-format"
-    if path is not None and path.suffix == ".gz":
+    if path is not None and path.suffix.lower() in COMPRESSED:
         if output:
             raise PlanRefused(f"{path}: the output is not compressed; write .parquet, or through a pipe: - | gzip")
         path = path.with_suffix("")

@@ -8,35 +8,22 @@ import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from lockstep.clients.batch.answers import AnswerColumns
-from lockstep.clients.batch.batch_errors import (
-    ColumnMissing,
-    InputUnreadable,
-    PlanRefused,
-    ResumeRefused,
-    RowFailedStrictly,
-)
+from lockstep.clients.batch.batch_errors import ColumnMissing, PlanRefused, RowFailedStrictly
 from lockstep.clients.batch.calls import PROBE, Caller
 from lockstep.clients.batch.csv_text import CsvEncoder, CsvReader
+from lockstep.clients.batch.earlier import answered, finished, to_go_on_from
 from lockstep.clients.batch.flow import Window, flow
 from lockstep.clients.batch.journal import Journal, Work
 from lockstep.clients.batch.json_lines import JsonLinesEncoder, JsonLinesReader, survey
-from lockstep.clients.batch.output import (
-    Output,
-    OutputFile,
-    OutputPipe,
-    ParquetAssembly,
-    ParquetPipe,
-    beside,
-    remove_companions,
-)
+from lockstep.clients.batch.output import Output, OutputFile, OutputPipe, ParquetAssembly, ParquetPipe
+from lockstep.clients.batch.paths import checked, is_stream
 from lockstep.clients.batch.plan import BatchPlan
 from lockstep.clients.batch.rows import Chunk, Position, Reader, Rows
-from lockstep.clients.batch.streams import Fingerprint, InterruptibleOutput, Source, is_block_device, is_pipe, told
+from lockstep.clients.batch.streams import Fingerprint, InterruptibleOutput, Source, is_pipe, unreadable
 from lockstep.clients.choice import choose_backends, choose_model
 from lockstep.clients.client import SentimentClient
 from lockstep.clients.errors import DeadlineExceeded, RowError, Unavailable
@@ -71,6 +58,7 @@ class Summary:
     resumed_rows: int
     failed_rows: int
     seconds: float  # of this run
+    finished_before: bool = False  # an earlier run had made the output whole; this one tidied up
 
 
 class NoServer(Unavailable):
@@ -88,44 +76,68 @@ class _Served:
     version: str
     labels: tuple[str, ...]
 
+    @property
+    def work(self) -> Work:
+        """What the answers depend on, by name."""
+        return {"the served name": self.name, "the served version": self.version, "the served labels": [*self.labels]}
+
+    @classmethod
+    def of(cls, work: Work) -> _Served:
+        """Return the model that an earlier run was answered by."""
+        return cls(work["the served name"], work["the served version"], tuple(work["the served labels"]))
+
 
 async def run_batch(plan: BatchPlan, on_progress: OnProgress = lambda _: None) -> Summary:
     """Carry out a plan; goes on where an earlier run of it ended.
 
     Raises `BatchError`; `NoServer`; any `CallError` for which no row is to blame;
-    `lockstep.clients.choice.ChoiceUnclear`;
-    `BrokenPipeError` where the reader of the output has gone. However it ends, what was answered until then, in order,
-    is committed, and another run goes on from there (with files; a pipe has no second time).
+    `lockstep.clients.choice.ChoiceUnclear`; `BrokenPipeError` if the reader of the output has gone. However it ends,
+    what was answered until then, in order, is committed, and another run goes on from there (with files; a pipe has no
+    second time).
     """
     began_s = time.monotonic()
-    _check_paths(plan)
-    async with _connected(plan) as client:
-        served = await _find_model(client, plan)
-        with _source(plan) as source, _sink(plan) as sink, _Threads(source, sink) as threads:
-            run = await threads.opening(_Run.open, plan, served, source, sink, on_progress)
-            if run is None:
-                return await threads.reading(_already_complete, plan, began_s)
-            caller = Caller(client, served.name, plan.backend, truncate=plan.truncate)
+    plan = checked(plan)
+    if (done := finished(plan)) is not None:
+        rows = done.position.row
+        return Summary(rows, rows, done.failed_rows, time.monotonic() - began_s, finished_before=True)
+    # Opened before anything else: what is opened first gets the number of a standard descriptor that is closed.
+    with _source(plan) as source, _sink(plan) as sink:
+        if (whole := answered(plan)) is not None:
+            run = await _carried_out(plan, _Served.of(whole.work), None, source, sink, on_progress)
+        else:
+            async with _connected(plan) as client:
+                served = await _find_model(client, plan)
+                caller = Caller(client, served.name, plan.backend, truncate=plan.truncate)
+                run = await _carried_out(plan, served, caller, source, sink, on_progress)
+    return Summary(run.rows, run.resumed_rows, run.failed_rows, time.monotonic() - began_s)
+
+
+async def _carried_out(
+    plan: BatchPlan,
+    served: _Served,
+    caller: Caller | None,
+    source: Source | None,
+    sink: InterruptibleOutput | None,
+    on_progress: OnProgress,
+) -> _Run:
+    """Answer the rows that are left, with nobody to ask if none are, and make the output whole."""
+    with _Threads(source, sink) as threads:
+        run = await threads.opening(_Run.open, plan, served, source, sink, on_progress)
+        if caller is not None:
             await flow(
                 functools.partial(threads.reading, run.reader.read),
                 caller.ask,
                 functools.partial(threads.writing, run.write),
                 Window(plan.calls),
             )
-            run.report("finish")
-            await threads.writing(run.finish)
-    return Summary(run.rows, run.resumed_rows, run.failed_rows, time.monotonic() - began_s)
+        run.report("finish")
+        await threads.writing(run.finish)
+        return run
 
 
-def rows_kept(plan: BatchPlan) -> int:
-    """Return how many answers of a plan's runs are kept, for another run to go on after them."""
-    if plan.output is None or is_pipe(plan.output) or is_pipe(plan.input):
-        return 0
-    try:
-        journal = Journal.load(beside(plan.output, ".progress"))
-    except ResumeRefused:
-        return 0
-    return 0 if journal is None else journal.position.row
+def needs_server(plan: BatchPlan) -> bool:
+    """Whether there are rows to ask a server for; not if an earlier run has answered them all. Raises `PlanRefused`."""
+    return answered(checked(plan)) is None
 
 
 class _Threads:
@@ -156,10 +168,10 @@ class _Threads:
                 self._readers.shutdown()
                 self._writers.shutdown()
 
-    def opening(self, work: Callable[..., _Run | None], *arguments: Any) -> Awaitable[_Run | None]:
+    def opening(self, work: Callable[..., _Run], *arguments: Any) -> Awaitable[_Run]:
         """Open a run on the reading thread: it is stopped at the end, were nobody waiting for it any more."""
 
-        def opened() -> _Run | None:
+        def opened() -> _Run:
             self._run = work(*arguments)
             return self._run
 
@@ -216,30 +228,18 @@ class _Run:
         source: Source | None,
         sink: InterruptibleOutput | None,
         on_progress: OnProgress,
-    ) -> _Run | None:
-        """Open input and output; `None` if an earlier run finished the output and was killed before it tidied up."""
+    ) -> _Run:
+        """Open input and output."""
         columns = AnswerColumns(served.labels, plan.prefix)
-        pipes = is_pipe(plan.input), is_pipe(plan.output)
-        fresh, begun = None, None
-        if not any(pipes):
-            assert plan.input is not None
-            assert plan.output is not None
-            with _unreadable(plan.input):
-                fresh = Journal(Fingerprint.of(plan.input), _work(plan, served), Position(), 0, 0)
-            begun = None if plan.restart else Journal.load(beside(plan.output, ".progress"))
-            if begun is not None:
-                begun.check(fresh.input, fresh.work)
-                if begun.finished is not None:
-                    if begun.finished.is_at(plan.output):
-                        return None
-                    if not beside(plan.output, ".partial").exists():
-                        raise PlanRefused(
-                            f"the run that {beside(plan.output, '.progress')} tells of was finished, and its output "
-                            "is gone or is another file now: --restart begins anew"
-                        )
-        taken = plan.output is not None and not is_pipe(plan.output) and plan.output.exists()
-        if taken and not plan.overwrite:
-            raise PlanRefused(f"{plan.output} is there already: --overwrite replaces it")
+        fingerprint, begun = None, None
+        if plan.input is not None and not is_pipe(plan.input):
+            with unreadable(plan.input):
+                fingerprint = Fingerprint.of(plan.input)
+        fresh = Journal(fingerprint, {**plan.asked, **served.work}, Position(), 0, 0)
+        if plan.output is not None and sink is None:
+            if plan.output.exists() and not plan.overwrite:
+                raise PlanRefused(f"{plan.output} is there already: --overwrite replaces it")
+            begun = to_go_on_from(plan, fresh)
         reader = _reader(plan, source, columns, begun.position if begun else Position(), on_progress)
         try:
             if reader.names is not None:
@@ -252,9 +252,14 @@ class _Run:
             reader.close()
             raise
         run = cls(plan, reader, encoder.encode, output, begun, on_progress)
-        if begun is None or not begun.output_bytes:
-            output.append(encoder.header, Position(), 0)
-        run.report("classify")
+        try:
+            if begun is None:
+                output.append(encoder.header, Position(), 0)
+            run.report("classify")
+        except BaseException:
+            reader.close()
+            output.close()
+            raise
         return run
 
     def write(self, chunk: Chunk, results: list[Result]) -> None:
@@ -293,33 +298,6 @@ class _Run:
             self.output.close()
 
 
-def _check_paths(plan: BatchPlan) -> None:
-    if plan.input is not None:
-        if not plan.input.exists():
-            raise PlanRefused(f"there is no file {plan.input}")
-        if plan.input.is_dir():
-            raise PlanRefused(f"{plan.input} is a folder: name a file")
-    if plan.output is not None:
-        if plan.output.is_dir():
-            raise PlanRefused(f"{plan.output} is a folder: name a file")
-        if is_block_device(plan.output):
-            raise PlanRefused(f"{plan.output} is a disk: name a file")
-        if not plan.output.parent.is_dir():
-            raise PlanRefused(f"there is no folder {plan.output.parent}")
-        if plan.input is not None and plan.output.exists() and plan.output.samefile(plan.input):
-            raise PlanRefused("the output is the input: name another file")
-    if is_pipe(plan.input):
-        if plan.input_format == "parquet":
-            raise PlanRefused("Parquet is read from its end: name a file, a pipe will not do")
-        if plan.input_format == "jsonl" and plan.output_format != "jsonl":
-            raise PlanRefused(
-                f"JSON lines are read twice to find the columns of {plan.output_format}: "
-                "name a file, a pipe will not do (or write jsonl)"
-            )
-    if plan.input is not None and plan.input.suffix == ".gz" and plan.input_format == "parquet":
-        raise PlanRefused("a compressed Parquet file has to be unpacked first")
-
-
 @contextlib.asynccontextmanager
 async def _connected(plan: BatchPlan) -> AsyncIterator[SentimentClient]:
     """Have a client until the block ends. Raises `PlanRefused` for an address or credentials that will not do."""
@@ -347,26 +325,13 @@ async def _find_model(client: SentimentClient, plan: BatchPlan) -> _Served:
     return _Served(model.name, model.version, tuple(answer.probabilities))
 
 
-def _work(plan: BatchPlan, served: _Served) -> Work:
-    """Return what the answers depend on. How fast they are to come is not in it."""
-    return {
-        "--input-format": plan.input_format,
-        "--output-format": plan.output_format,
-        "--text-column": plan.text_column,
-        "--prefix": plan.prefix,
-        "--truncate": plan.truncate,
-        "--backend": plan.backend,
-        **{f"the served {name}": list(value) if name == "labels" else value for name, value in asdict(served).items()},
-    }
-
-
 @contextlib.contextmanager
 def _source(plan: BatchPlan) -> Iterator[Source | None]:
     """Open a text input until the block ends."""
     if plan.input_format == "parquet":
         yield None
         return
-    with _unreadable(plan.input):
+    with unreadable(plan.input):
         source = Source(plan.input)
     try:
         yield source
@@ -377,7 +342,7 @@ def _source(plan: BatchPlan) -> Iterator[Source | None]:
 @contextlib.contextmanager
 def _sink(plan: BatchPlan) -> Iterator[InterruptibleOutput | None]:
     """Have a pipe for the output until the block ends; it is opened later."""
-    if not is_pipe(plan.output):
+    if not is_stream(plan.output):
         yield None
         return
     with contextlib.closing(InterruptibleOutput(plan.output)) as sink:
@@ -387,7 +352,7 @@ def _sink(plan: BatchPlan) -> Iterator[InterruptibleOutput | None]:
 def _reader(
     plan: BatchPlan, source: Source | None, columns: AnswerColumns, start: Position, on_progress: OnProgress
 ) -> Reader:
-    with _unreadable(plan.input):
+    with unreadable(plan.input):
         if source is None:
             from lockstep.clients.batch.parquet import ParquetReader
 
@@ -421,29 +386,12 @@ def _encoder(plan: BatchPlan, reader: Reader, columns: AnswerColumns) -> Any:
 
 
 def _output(
-    plan: BatchPlan, sink: InterruptibleOutput | None, encoder: Any, fresh: Journal | None, begun: Journal | None
+    plan: BatchPlan, sink: InterruptibleOutput | None, encoder: Any, fresh: Journal, begun: Journal | None
 ) -> Output:
     parquet = plan.output_format == "parquet"
     if sink is None:
         assert plan.output is not None
-        return OutputFile(plan.output, fresh, begun, ParquetAssembly(encoder.schema) if parquet else None)
+        assembly = ParquetAssembly(encoder.schema) if parquet else None
+        return OutputFile(plan.output, fresh, begun, assembly, overwrite=plan.overwrite, restart=plan.restart)
     sink.open()
     return ParquetPipe(sink, encoder.schema) if parquet else OutputPipe(sink)
-
-
-def _already_complete(plan: BatchPlan, began_s: float) -> Summary:
-    """Tidy up after a finished run: the output has its name, its journal is still there."""
-    assert plan.output is not None
-    begun = Journal.load(beside(plan.output, ".progress"))
-    assert begun is not None
-    with told(plan.output):
-        remove_companions(plan.output)
-    return Summary(begun.position.row, begun.position.row, begun.failed_rows, time.monotonic() - began_s)
-
-
-@contextlib.contextmanager
-def _unreadable(path: Path | None) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputUnreadable(f"{path or 'standard input'}: {error.strerror or error}") from error

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gzip
 import hashlib
 import io
 import os
-import re
 import select
 import stat
-import zlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from lockstep.clients.batch.batch_errors import InputUnreadable, OutputFailed
+from lockstep.clients.batch.compression import COMPRESSED, DECOMPRESSION_ERRORS, compression_of, decompressed
 from lockstep.clients.batch.rows import Position
+from lockstep.clients.output_files import destination
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -28,8 +28,16 @@ MAX_ROW_BYTES: Final = 64 * 1024 * 1024
 _END_BYTES: Final = 64 * 1024
 _BUFFER_BYTES: Final = 1024 * 1024
 _READER_EVERY_S: Final = 0.05
-_DESCRIPTOR: Final = re.compile(r"/dev/(?P<name>stdin|stdout|stderr)|/(?:dev|proc/self)/fd/(?P<number>\d+)")
-_STANDARD: Final = {"stdin": 0, "stdout": 1, "stderr": 2}
+
+
+def refuse_no_text(beginning: bytes) -> None:
+    """Raise `InputUnreadable`, with what it is, if the first bytes of an input show that it is not UTF-8 text."""
+    if beginning.startswith((b"\xff\xfe", b"\xfe\xff")) or beginning[:4].count(0) == 2:
+        raise InputUnreadable("the input is not UTF-8, it is UTF-16: convert it, iconv -f UTF-16 -t UTF-8 FILE")
+    if (kind := compression_of(beginning)) is not None:
+        raise InputUnreadable(f"the input is compressed with {kind}: name a file, or decompress it before the pipe")
+    if beginning.startswith(b"PAR1"):
+        raise InputUnreadable("the input is Parquet: --input-format parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,34 +60,13 @@ class Fingerprint:
 
 
 def is_pipe(path: Path | None) -> bool:
-    """Whether bytes can pass there only once: standard input or output, an open descriptor, a FIFO, a device."""
-    if path is None or _open_descriptor(path) is not None:
+    """Whether bytes can pass there only once: standard input or output, a FIFO, a device."""
+    if path is None:
         return True
     try:
         return not stat.S_ISREG(path.stat().st_mode) and not path.is_dir()
     except FileNotFoundError:
         return False
-
-
-def is_block_device(path: Path) -> bool:
-    """Whether it is a disk, which a file must not be written over."""
-    try:
-        return stat.S_ISBLK(path.stat().st_mode)
-    except OSError:
-        return False
-
-
-def _open_descriptor(path: Path | None, standard: int | None = None) -> int | None:
-    """Return which descriptor of this process a name is: `standard` for none, 1 for /dev/stdout, 5 for /dev/fd/5.
-
-    Such a name must never be replaced by a file, nor opened anew: what was redirected there goes on where it is.
-    """
-    if path is None:
-        return standard
-    found = _DESCRIPTOR.fullmatch(str(path))
-    if found is None:
-        return None
-    return _STANDARD[found["name"]] if found["name"] else int(found["number"])
 
 
 @contextlib.contextmanager
@@ -93,17 +80,22 @@ def told(where: object) -> Iterator[None]:
         raise OutputFailed(f"{where}: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def unreadable(path: Path | None) -> Iterator[None]:
+    """Have what goes wrong in the block raised as `InputUnreadable`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputUnreadable(f"{path or 'standard input'}: {error.strerror or error}") from error
+
+
 class InterruptibleInput(io.RawIOBase):
     """Reads a descriptor that may stay silent for ever; `interrupt`, from any thread, ends the reading."""
 
     def __init__(self, path: Path | None) -> None:
         """Open a pipe, or standard input for `None`; raises `OSError`."""
         # Opened like this, a FIFO does not wait for its writer: `select` does, until there was one.
-        number = _open_descriptor(path, standard=0)
-        if number is not None:
-            self._descriptor = os.dup(number)
-        elif path is not None:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self._descriptor = os.dup(0) if path is None else os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         self._wakeup, self._waker = os.pipe()
 
     def readable(self) -> bool:
@@ -143,20 +135,18 @@ class InterruptibleOutput:
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Name a pipe, or standard output with `None`; it is opened by the first who writes."""
+        """Name a stream, or standard output with `None`. What is open already is taken now, a FIFO by `open`."""
         self._path = path
-        self._descriptor = -1
+        number = 1 if path is None else destination(path).descriptor
+        with told(path or "standard output"):
+            self._descriptor = -1 if number is None else os.dup(number)
         self._wakeup, self._waker = os.pipe()
 
     def open(self) -> None:
         """Open it; waits for a FIFO's reader."""
         with told(self._path or "standard output"):
-            number = _open_descriptor(self._path, standard=1)
-            if number is not None:
-                self._descriptor = os.dup(number)
-                return
-            assert self._path is not None
             while self._descriptor < 0:
+                assert self._path is not None
                 try:
                     self._descriptor = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
                 except OSError as error:
@@ -197,10 +187,13 @@ class InterruptibleOutput:
 
 
 class Source:
-    """An input as a stream of bytes, decompressed where its name ends in .gz; `pipe` where it passes only once."""
+    """An input as a stream of bytes, decompressed if it is compressed; `pipe` if it passes only once.
+
+    A file is compressed if its name or its first bytes say so, a pipe if its name does (`COMPRESSED`).
+    """
 
     def __init__(self, path: Path | None) -> None:
-        """Open a file, or standard input for `None`; raises `OSError`."""
+        """Open a file, or standard input for `None`; raises `OSError`, `InputUnreadable`."""
         self.pipe: InterruptibleInput | None = None
         self.interrupted = False
         self.stored_bytes: int | None = None
@@ -212,8 +205,27 @@ class Source:
             assert path is not None
             self._stored = path.open("rb", buffering=_BUFFER_BYTES)
             self.stored_bytes = os.fstat(self._stored.fileno()).st_size
-        self._compressed = path is not None and path.suffix == ".gz"
-        self.stream = cast("BinaryIO", gzip.GzipFile(fileobj=self._stored)) if self._compressed else self._stored
+        try:
+            kind = None if path is None else COMPRESSED.get(path.suffix.lower())
+            if kind is None and self.pipe is None:
+                kind = compression_of(self.beginning_of(self._stored))
+            self._compressed = kind is not None
+            self.stream = self._stored if kind is None else decompressed(self._stored, kind)
+        except BaseException:
+            self._stored.close()
+            raise
+
+    def beginning(self) -> bytes:
+        """Return some of the first bytes, without taking them; raises `InputUnreadable`."""
+        return self.beginning_of(self.stream)
+
+    @staticmethod
+    def beginning_of(stream: BinaryIO) -> bytes:
+        """Return what a buffered stream, of which nothing was read, has next."""
+        try:
+            return cast("io.BufferedReader", stream).peek(_END_BYTES)
+        except DECOMPRESSION_ERRORS as error:
+            raise InputUnreadable(f"at the beginning: {error}") from error
 
     def stored_position(self, byte: int) -> int:
         """Return how far into what is stored the reading is, when it is at this byte of the text."""
@@ -234,10 +246,11 @@ class Source:
 class Lines:
     """The lines of a source from a position on, their ends included; counts where it is."""
 
-    def __init__(self, source: Source, start: Position) -> None:
-        """Go to a position; a pipe has only its beginning."""
+    def __init__(self, source: Source, start: Position, *, returns: bool = False) -> None:
+        """Go to a position; a pipe has only its beginning. `returns`: lines end in carriage returns alone."""
         self.source = source
         self.line, self.byte = start.line, start.byte
+        self._read = _ReturnLines(source.stream).readline if returns else source.stream.readline
         if source.pipe is None:
             source.stream.seek(start.byte)
 
@@ -246,8 +259,8 @@ class Lines:
         if self.source.interrupted:
             raise InputUnreadable("the reading was interrupted")
         try:
-            found = self.source.stream.readline(MAX_ROW_BYTES + 1)
-        except (OSError, EOFError, zlib.error) as error:
+            found = self._read(MAX_ROW_BYTES + 1)
+        except DECOMPRESSION_ERRORS as error:
             raise InputUnreadable(f"after line {self.line}: {error}") from error
         if len(found) > MAX_ROW_BYTES:
             raise InputUnreadable(f"line {self.line + 1} is longer than {MAX_ROW_BYTES >> 20} MiB")
@@ -256,3 +269,27 @@ class Lines:
         self.line += 1
         self.byte += len(found)
         return found
+
+
+class _ReturnLines:
+    """Reads lines that end in carriage returns."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = cast("io.BufferedReader", stream)
+        self._whole = deque[bytes]()
+        self._begun = b""
+
+    def readline(self, most_bytes: int) -> bytes:
+        """Return a line with its end, what is left at the end, or more than a row may have."""
+        if not self._whole:
+            parts = [self._begun]
+            held_bytes = len(self._begun)
+            while b"\r" not in parts[-1] and held_bytes < most_bytes and (found := self._stream.read1(_END_BYTES)):
+                parts.append(found)
+                held_bytes += len(found)
+            *whole, self._begun = b"".join(parts).split(b"\r")
+            self._whole.extend(line + b"\r" for line in whole)
+            if not whole:
+                line, self._begun = self._begun, b""
+                return line
+        return self._whole.popleft()

@@ -33,7 +33,7 @@ from lockstep.clients.loadtest.report import (
     warnings_of,
 )
 from lockstep.clients.loadtest.search import SearchReport
-from lockstep.clients.loadtest.texts import Texts, texts_of
+from lockstep.clients.loadtest.texts import PROBE, Texts, texts_of
 from lockstep.clients.results import ModelStatistics, ServedModel
 from lockstep.clients.transport import Connect
 from lockstep.cores import usable_cores
@@ -199,7 +199,7 @@ async def open_session(
         backends = _backends(plan, model)
         told, unread = await _first_scrape(plan, credentials)
         for backend in backends:
-            await _wake(client, plan, backend, next(iter(texts.pool)))
+            await _wake(client, plan, backend)
         sender: Sender = HereSender(client.transport, texts)
         if processes > 1:
             sender = await stack.enter_async_context(Fleet(plan, [plan.address] * processes, credentials))
@@ -260,11 +260,11 @@ async def _first_scrape(plan: LoadPlan, credentials: Credentials) -> tuple[Scrap
         return NOTHING, (f"the server's metrics were not read ({error})",)
 
 
-async def _wake(client: SentimentClient, plan: LoadPlan, backend: str, text: str) -> None:
-    """Have a backend answer one row, however long it takes to start."""
+async def _wake(client: SentimentClient, plan: LoadPlan, backend: str) -> None:
+    """Have a backend answer one row, however long it takes to start: not one of the plan's, which it may refuse."""
     pin = None if backend == FREE else backend
     try:
-        (result,) = await client.classify([text], model=plan.model, backend=pin, truncate=True, timeout_s=WAKE_S)
+        (result,) = await client.classify([PROBE], model=plan.model, backend=pin, truncate=True, timeout_s=WAKE_S)
     except CallError as error:
         raise LoadTestError(f"{backend} does not answer: {error}") from error
     if isinstance(result, RowError):

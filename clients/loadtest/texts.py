@@ -12,6 +12,9 @@ from typing import Final
 from lockstep.clients.loadtest.lengths import Lengths, synthetic_pool
 from lockstep.clients.loadtest.plan import LoadPlan
 
+PROBE: Final = "A film to remember."
+"""A text that every model takes."""
+
 
 class TextsUnreadable(Exception):
     """The file of texts cannot be read as one; says where and why."""
@@ -44,16 +47,17 @@ def texts_of(plan: LoadPlan) -> Texts:
 def read_texts(path: Path) -> Texts:
     """Read a `.jsonl` file (objects with a "text", or strings) or any other file of one text a line.
 
-    Empty lines are skipped. Raises `TextsUnreadable` naming the line at fault.
+    UTF-8, with a byte order mark or without. Empty lines are skipped. Raises `TextsUnreadable` naming the line at
+    fault.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # a text may hold other ends of line
     except (OSError, UnicodeDecodeError) as error:
         raise TextsUnreadable(f"{path}: {error}") from error
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    numbered = [(number, line.rstrip("\r")) for number, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
         raise TextsUnreadable(f"{path}: holds no text")
-    if path.suffix != ".jsonl":
+    if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return Texts(str(path), tuple(line for _, line in numbered))
     return Texts(str(path), tuple(_text_of(path, number, line) for number, line in numbered))
 
@@ -61,11 +65,15 @@ def read_texts(path: Path) -> Texts:
 def _text_of(path: Path, number: int, line: str) -> str:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of many digits, deep nesting
         raise TextsUnreadable(f"{path}:{number}: not JSON: {error}") from error
     text = record.get("text") if isinstance(record, dict) else record
     if not isinstance(text, str):
         raise TextsUnreadable(f'{path}:{number}: no string under "text"')
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TextsUnreadable(f"{path}:{number}: not valid Unicode: {error.reason}") from error
     return text
 
 

@@ -88,19 +88,21 @@ def read(path: Path, encoder: TextEncoder, labels: Sequence[str], pad_id: int = 
     Of more than MAX_ROWS texts, evenly spaced ones are taken. A text without tokens is left out.
     """
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except FileNotFoundError:
         raise HeldOutError(
             f"{path}: no such file. It holds the held-out texts that an export is verified with, one JSON "
             'object a line, {"text": ..., "label": 0}; name one with --verify-with'
         ) from None
-    except OSError as error:
-        raise HeldOutError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise HeldOutError(f"{path}: not UTF-8 text ({error})") from error
+    except OSError as error:
+        raise HeldOutError(f"{path}: {error.strerror}") from error
+    # By line feeds alone: a text may hold other ends of line.
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     step = max(1.0, len(lines) / MAX_ROWS)
     chosen = [int(i * step) for i in range(int(len(lines) / step))]
-    parsed = [_parse(path, number, lines[number], labels) for number in chosen]
+    parsed = [_parse(path, *lines[number], labels) for number in chosen]
     rows, texts, truths, sentences = [], [], [], []
     encodings = encoder.encode([line.text for line, _ in parsed], truncate=True)
     for (line, label), encoding in zip(parsed, encodings, strict=True):
@@ -196,13 +198,13 @@ def _parse(path: Path, number: int, line: str, labels: Sequence[str]) -> tuple[L
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise HeldOutError(f"{path}, line {number + 1}: {where or 'JSON'}: {first['msg']}") from error
+        raise HeldOutError(f"{path}, line {number}: {where or 'JSON'}: {first['msg']}") from error
     if parsed.label is None:
         return parsed, -1
     if isinstance(parsed.label, str):
         if parsed.label not in labels:
-            raise HeldOutError(f"{path}, line {number + 1}: label {parsed.label!r} is none of {list(labels)}")
+            raise HeldOutError(f"{path}, line {number}: label {parsed.label!r} is none of {list(labels)}")
         return parsed, list(labels).index(parsed.label)
     if not 0 <= parsed.label < len(labels):
-        raise HeldOutError(f"{path}, line {number + 1}: label {parsed.label} of {len(labels)} labels")
+        raise HeldOutError(f"{path}, line {number}: label {parsed.label} of {len(labels)} labels")
     return parsed, parsed.label

@@ -110,9 +110,9 @@ def batch(
         --output-format jsonl | head
 
     INPUT and OUTPUT are .jsonl, .csv or .parquet, in any combination; - is standard input or output.
-    A text input may be compressed (.gz). Rows and columns keep their order, and five columns are added:
-    label, score, probabilities, truncated, error. A row that fails is written with its error, and the
-    run goes on.
+    A text input may be compressed (.gz, .bz2, .xz, .zst). Rows and columns keep their order, and five
+    columns are added: label, score, probabilities, truncated, error. A row that fails is written with its
+    error, and the run goes on.
 
     A run that is stopped, by Ctrl-C, a kill or a power cut, goes on where it was when it is started again
     with the same words. OUTPUT appears when it is whole; until then there are OUTPUT.partial and
@@ -126,9 +126,10 @@ def batch(
         raise click.UsageError("--local and --server exclude each other")
     import pyarrow  # noqa: F401  where it is not installed, say so before a server is asked
 
-    from lockstep.clients.batch import BatchPlan, ChunkLimits, PlanRefused, format_of
+    from lockstep.clients.batch import BatchError, BatchPlan, ChunkLimits, PlanRefused, format_of, needs_server
 
     source, target = (None if str(path) == "-" else path for path in (input, output))
+    _check_standard(source, target)
 
     def plan(address: str) -> BatchPlan:
         try:
@@ -155,10 +156,15 @@ def batch(
         except PlanRefused as error:
             raise click.UsageError(str(error)) from error
 
-    plan("")  # what is wrong with it is said before a server is started
+    try:
+        asks = needs_server(plan(""))  # what is wrong with it is said before a server is started
+    except PlanRefused as error:
+        raise click.UsageError(str(error)) from error
+    except BatchError as error:
+        fail(str(error), RUN_FAILED)
     with _stoppable() as stop:
         try:
-            with _server(server, local, repository, quiet) as address:
+            with _server(server, local and asks, repository, quiet) as address:
                 summary = _run(plan(address), stop, quiet=quiet)
         except KeyboardInterrupt:  # while a server was started or stopped
             _stopped(stop, "")
@@ -166,6 +172,14 @@ def batch(
         _say(_told(summary, output))
     if summary.failed_rows:
         raise click.exceptions.Exit(ROWS_FAILED)
+
+
+def _check_standard(source: Path | None, target: Path | None) -> None:
+    """End the command if a standard stream is to be used that was closed when the process began: Python has none."""
+    if source is None and sys.__stdin__ is None:
+        fail("standard input is closed: pipe the rows in, or name a file", RUN_FAILED)
+    if target is None and sys.__stdout__ is None:
+        fail("standard output is closed: pipe it on, or name a file", RUN_FAILED)
 
 
 class _Stop:
@@ -190,7 +204,7 @@ class _Stop:
 
 def _leave(number: int) -> NoReturn:
     """End the process at once: as after a kill, but with the exit code, and the cursor that a bar hides."""
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         os.write(sys.stderr.fileno(), b"\x1b[?25h\n")
     os._exit(SIGNALLED + number)
 
@@ -287,13 +301,16 @@ def _kept(plan: BatchPlan, otherwise: str = "") -> str:
 
 
 def _told(summary: Summary, output: Path) -> str:
+    name = "standard output" if str(output) == "-" else str(output)
+    failed = f"; {summary.failed_rows:,} with an error" if summary.failed_rows else ""
+    if summary.finished_before:
+        return f"{name}: {summary.rows:,} rows, finished by an earlier run{failed}. --overwrite classifies them again"
     fresh = summary.rows - summary.resumed_rows
     resumed = f", {summary.resumed_rows:,} of them by an earlier run" if summary.resumed_rows else ""
     rate = f" ({fresh / summary.seconds:,.0f}/s)" if fresh else ""
-    failed = f"; {summary.failed_rows:,} with an error" if summary.failed_rows else ""
-    name = "standard output" if str(output) == "-" else str(output)
     return f"{name}: {summary.rows:,} rows{resumed}, in {summary.seconds:,.1f} s{rate}{failed}"
 
 
 def _say(message: str) -> None:
-    click.echo(message, err=True)
+    with contextlib.suppress(OSError):  # nobody can be told; the exit code stands
+        click.echo(message, err=True)

@@ -27,7 +27,7 @@ _STAGES: Final[dict[Stage, str]] = {
 @contextlib.contextmanager
 def shown(*, quiet: bool) -> Iterator[Callable[[RunProgress], None]]:
     """Yield what shows progress; it may be called from any thread."""
-    if quiet:
+    if quiet or sys.stderr is None:
         yield lambda _: None
     elif sys.stderr.isatty():
         with _bar() as show:
@@ -95,7 +95,8 @@ class _Lines:
             self._say(f"{share}{figures}{self._pace.left(progress)}")
 
     def _say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a log that is full or gone stops no run
+            print(line, file=sys.stderr, flush=True)
 
 
 class _Pace:

@@ -132,6 +132,7 @@ def _write(
     again: bool,
 ) -> dict[str, str]:
     """Measure and write; return why, by key, what could not be measured was not."""
+    from lockstep.clients.output_files import write_whole
     from lockstep.framework_report import render
     from lockstep.framework_report.gather import gather
     from lockstep.framework_report.measure import pending, run
@@ -161,8 +162,7 @@ def _write(
         (out, render.markdown(facts, settings, failed)),
         (page, render.page(facts, settings, failed)),
     ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     click.echo(f"report: {out}; page: {page}; figures: {data}")
     return failed
 

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import psutil
 
+from lockstep.clients.output_files import write_whole
+
 FORMAT: Final = 1
 
 
@@ -75,10 +77,7 @@ class Kept:
         """Write one measurement, whole or not at all."""
         self.entries[key] = entry
         document = {"format": FORMAT, "measurements": {key: asdict(self.entries[key]) for key in sorted(self.entries)}}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        write_whole(self.path, json.dumps(document, indent=1) + "\n")
 
     def value(self, key: str) -> dict[str, Any] | None:
         """Return a measurement, or `None` where there is none."""

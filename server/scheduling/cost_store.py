@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import platform
 import tempfile
 from collections.abc import Mapping
@@ -44,8 +43,14 @@ class CostStore:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=self._folder, suffix=".tmp", delete=False) as file:
-                json.dump(document, file)
-            os.replace(file.name, self._path(circumstances))
+                kept = Path(file.name)
+                try:
+                    json.dump(document, file)
+                    file.flush()
+                    kept.replace(self._path(circumstances))
+                except BaseException:
+                    kept.unlink(missing_ok=True)  # a disk that is full must not fill up with these
+                    raise
         except OSError as error:
             if self._writable:
                 _log.warning("costs are not kept: %s: %s", self._folder, error.strerror)

@@ -198,6 +198,25 @@ def test_a_refused_call_stops_the_run_and_what_was_answered_is_kept(answered: in
     assert ("goes on from there" in result.output) == (answered > 0)
 
 
+CANCELLED = Fail(grpc.StatusCode.CANCELLED, "the server stops")
+
+
+def test_a_call_that_the_server_cancels_is_sent_again(tmp_path: Path) -> None:
+    """What a server does with calls in flight when it stops; whether they end so or as UNAVAILABLE is a race."""
+    source = write(tmp_path / "in.csv", rows_of(3))
+    with double_in_a_thread(FailRows({}), CANCELLED, CANCELLED) as server:
+        assert run(source, tmp_path / "out.csv", "--server", server.address).exit_code == 0
+        assert len(server.calls) == 4
+
+
+def test_a_server_that_cancels_every_call_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lockstep.clients.batch.calls._CANCELLED_WAITS_S", (0.0, 0.0, 0.0))
+    source = write(tmp_path / "in.csv", rows_of(3))
+    with double_in_a_thread(FailRows({}), *[CANCELLED] * 4) as server:
+        result = run(source, tmp_path / "out.csv", "--server", server.address)
+    assert (result.exit_code, "CANCELLED: the server stops" in result.output) == (3, True)
+
+
 class Broken(ServerDouble):
     """Answers so many calls, then fails every one."""
 
@@ -246,13 +265,34 @@ async def test_answers_that_hold_nothing_but_failures_stop_the_run_too(tmp_path:
         ("in.parquet", b"", "not a Parquet file"),
         ("in.jsonl.gz", b"no gzip", "Not a gzipped file"),
         ("in.jsonl.gz", gzip.compress(b'{"text": "good"}\n' * 9)[:-9], "ended before the end-of-stream"),
-        ("in.csv", b"text\rgood\r", "line 1 is not CSV"),
+        ("in.jsonl", b'[{"text": "good"},\n {"text": "bad"}]\n', "one JSON array, not an object a line"),
+        ("in.jsonl", b'[{"text": "good"}]', "jq -c '.[]' FILE"),
+        ("in.jsonl", b'{\n "text": "good"\n}\n', "an object on several lines, not one a line"),
+        ("in.jsonl", b'{"text": "good"},\n{"text": "bad"}\n', "end in commas"),
+        ("in.jsonl", '{"text": "good"}\n'.encode("utf-16"), "it is UTF-16: convert it, iconv"),
+        ("in.jsonl", b"PAR1 and so on", "--input-format parquet"),
+        ("in.csv", "text\ngood\n".encode("utf-16-le"), "it is UTF-16: convert it, iconv"),
         ("in.csv", b'text\n"good\n', "is never closed"),
         ("in.csv", b"", "the input is empty"),
         ("in.csv", b"text,text\n", "columns of the same name"),
         ("in.csv", b"t\xe9xt\n", "the header is not UTF-8"),
     ],
-    ids=["parquet", "gzip", "gzip cut", "returns", "quote", "empty", "same name", "header"],
+    ids=[
+        "parquet",
+        "gzip",
+        "gzip cut",
+        "array",
+        "array in a line",
+        "pretty",
+        "commas",
+        "utf-16",
+        "arrow",
+        "utf-16 csv",
+        "quote",
+        "empty",
+        "same name",
+        "header",
+    ],
 )
 def test_an_input_that_is_not_what_its_name_says_ends_with_3(
     name: str, content: bytes, says: str, tmp_path: Path

@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import itertools
 import json
 import os
 import random
@@ -14,18 +13,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 
-from lockstep.clients.batch import BatchPlan, PlanRefused, Progress, run_batch
+from lockstep.clients.batch import BatchPlan, Progress, run_batch
 from lockstep.clients.batch.journal import Journal
-from lockstep.clients.batch.output import OutputFile
-from lockstep.clients.batch.plan import Format
-from lockstep.clients.batch.run import _Run
 from tests.batch_files import FORMATS, read, rows_of, write
 from tests.serving import eventually
 from tests.wire_double import Fail, ServerDouble, double_in_a_thread
@@ -63,20 +57,25 @@ def killed_when(process: subprocess.Popen[bytes], reached: Callable[[], bool], n
     return process.wait()
 
 
-def kill_and_resume(folder: Path, kind: str, rows: int, kills: int, address: str) -> None:
+def kill_and_resume(folder: Path, kind: str, rows: int, kills: int, server: ServerDouble) -> None:
+    """Kill a run while its server answers no more, so that it cannot end before; the last kill may come at any time."""
+    address = server.address
     source = write(folder / f"in.{kind}", rows_of(rows))
     whole, target = folder / f"whole.{kind}", folder / f"out.{kind}"
     status = 0 if kind == "csv" else 1  # some rows have no text, which CSV cannot tell from an empty one
     assert subprocess.run(command(source, whole, address), check=False).returncode == status
-    points = sorted(random.Random(kind).sample(range(rows - rows // 10), kills - 1))
-    for point in points:
+    dice, most_calls, kept = random.Random(kind), rows // 64 // kills, 0
+    for _ in range(kills - 1):
+        server.answers_left = 1 + dice.randint(10, most_calls)  # of which one is for the probe
         process = subprocess.Popen(command(source, target, address))
-        assert killed_when(process, lambda point=point: rows_kept(target) >= point) == -signal.SIGKILL
+        assert killed_when(process, lambda kept=kept: rows_kept(target) > kept) == -signal.SIGKILL
+        kept = rows_kept(target)
+    server.answers_left = None
     # The last kill is for the end: while Parquet is put together, or the file gets its name.
     process = subprocess.Popen(command(source, target, address))
     assembling = target.with_name(target.name + ".assembling")
     killed_when(process, assembling.exists if kind == "parquet" else lambda: rows_kept(target) == rows)
-    if companions(target):  # it was killed before its end, which may be after the file got its name
+    if companions(target) or not target.exists():  # the kill came before the end, be the output whole or not
         assert subprocess.run(command(source, target, address), check=False).returncode == status
     assert target.read_bytes() == whole.read_bytes()
     assert companions(target) == []
@@ -86,79 +85,7 @@ def kill_and_resume(folder: Path, kind: str, rows: int, kills: int, address: str
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_run_that_is_killed_and_resumed_writes_the_same_bytes(kind: str, tmp_path: Path) -> None:
     with double_in_a_thread() as server:
-        kill_and_resume(tmp_path, kind, rows=3_000, kills=3, address=server.address)
-
-
-class Killed(BaseException):
-    """The process ends here: nothing of ours goes on after it."""
-
-
-def die_at(step: int, patch: pytest.MonkeyPatch) -> None:
-    """Have a run die before the n-th time that its finish renames or removes a file."""
-    finish, steps = OutputFile.finish, itertools.count(1)
-    finishing = False
-
-    def counted(work: Callable[..., Any]) -> Callable[..., Any]:
-        def instead(*arguments: Any, **named: Any) -> Any:
-            if finishing and next(steps) == step:
-                raise Killed
-            return work(*arguments, **named)
-
-        return instead
-
-    def finish_counted(output: OutputFile) -> None:
-        nonlocal finishing
-        finishing = True
-        finish(output)
-
-    patch.setattr(OutputFile, "finish", finish_counted)
-    patch.setattr(Path, "replace", counted(Path.replace))
-    patch.setattr(Path, "unlink", counted(Path.unlink))
-    patch.setattr(_Run, "stop", lambda run: run.output._file.close())  # a kill commits nothing
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-async def test_a_run_that_is_killed_while_it_finishes_is_finished_by_the_same_command(
-    kind: Format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = write(tmp_path / f"in.{kind}", rows_of(50))
-    died = 0
-    async with ServerDouble() as server:
-        whole = BatchPlan(source, tmp_path / f"whole.{kind}", server.address, kind, kind)
-        expected = await run_batch(whole)
-        for step in itertools.count(1):
-            target = tmp_path / f"out{step}.{kind}"
-            plan = replace(whole, output=target)
-            with monkeypatch.context() as patch:
-                die_at(step, patch)
-                try:
-                    await run_batch(plan)
-                    break  # it has fewer steps than that
-                except Killed:
-                    died += 1
-            assert companions(target)
-            summary = await run_batch(plan)
-            assert (summary.rows, summary.failed_rows) == (expected.rows, expected.failed_rows)
-            assert target.read_bytes() == (tmp_path / f"whole.{kind}").read_bytes()
-            assert companions(target) == []
-    assert died >= 5  # two writes of the journal, the rename, and what is removed
-
-
-async def test_a_finished_output_that_is_gone_is_not_taken_for_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, target = write(tmp_path / "in.csv", rows_of(5)), tmp_path / "out.csv"
-    async with ServerDouble() as server:
-        plan = BatchPlan(source, target, server.address, "csv", "csv")
-        with monkeypatch.context() as patch:
-            die_at(4, patch)  # the output has its name
-            with pytest.raises(Killed):
-                await run_batch(plan)
-        target.unlink()
-        with pytest.raises(PlanRefused, match="its output is gone or is another file now: --restart begins anew"):
-            await run_batch(plan)
-        assert (await run_batch(replace(plan, restart=True))).rows == 5
-    assert companions(target) == []
+        kill_and_resume(tmp_path, kind, rows=3_000, kills=3, server=server)
 
 
 @pytest.mark.long
@@ -166,7 +93,7 @@ async def test_a_finished_output_that_is_gone_is_not_taken_for_done(
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_run_that_is_killed_ten_times_writes_the_same_bytes(kind: str, tmp_path: Path) -> None:
     with double_in_a_thread() as server:
-        kill_and_resume(tmp_path, kind, rows=19_000, kills=10, address=server.address)
+        kill_and_resume(tmp_path, kind, rows=19_000, kills=10, server=server)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -127,6 +127,14 @@ def test_a_backend_that_cannot_answer_ends_the_test_by_name() -> None:
         run_loadtest(LoadPlan(model="tiny", address=server.address, **SHORT))
 
 
+def test_a_text_that_a_backend_refuses_does_not_pass_for_a_backend_that_does_not_answer(tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('""\n')
+    with double_in_a_thread() as server:
+        run_loadtest(LoadPlan(model="tiny", address=server.address, texts=str(texts), **SHORT))
+        assert list(server.calls[0].texts) == ["A film to remember."]
+
+
 def test_thread_budgets_are_read_and_unequal_ones_are_said() -> None:
     with double_in_a_thread() as server, metrics() as http_address:
         report = run_loadtest(LoadPlan(model="tiny", address=server.address, http=http_address, **SHORT))

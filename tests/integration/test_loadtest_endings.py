@@ -17,6 +17,7 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 
+from lockstep.clients import output_files
 from lockstep.clients.loadtest import (
     CutShort,
     LoadPlan,
@@ -29,6 +30,7 @@ from lockstep.clients.loadtest import (
     session,
 )
 from lockstep.commands.loadtest import loadtest
+from tests.failing_disk import FailingDisk
 from tests.processes import children
 from tests.wire_double import Fail, FailRows, Hold, ServerDouble, double_in_a_thread
 
@@ -131,12 +133,9 @@ def test_a_report_that_cannot_be_written_whole_leaves_the_one_before(
     with double_in_a_thread(models={"a": ("onnxruntime",)}) as server:
         assert invoke(server, tmp_path / "lt").exit_code == 0
         before = (tmp_path / "lt.json").read_bytes()
-
-        def half(self: Path, text: str, encoding: str) -> None:
-            self.write_bytes(text[:100].encode(encoding))
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr(Path, "write_text", half)
+        disk = FailingDisk()
+        disk.stand_in(monkeypatch, [output_files])
+        disk.fill_at(6)  # after a look whether both files can be written, and the first file's opening
         assert invoke(server, tmp_path / "lt").exit_code == 3
     assert (tmp_path / "lt.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lt.html", "lt.json"]

@@ -7,16 +7,18 @@ from pathlib import Path
 import grpc
 import pytest
 
+from lockstep.clients.batch import output as output_module
 from lockstep.clients.batch.batch_errors import InputUnreadable, OutputFailed, PlanRefused, ResumeRefused
 from lockstep.clients.batch.csv_text import CsvRows
 from lockstep.clients.batch.flow import Window, flow
-from lockstep.clients.batch.journal import FileIdentity, Journal
-from lockstep.clients.batch.output import OutputFile
+from lockstep.clients.batch.journal import Journal
+from lockstep.clients.batch.output import OutputFile, lock
 from lockstep.clients.batch.plan import format_of
 from lockstep.clients.batch.rows import Chunk, Position
-from lockstep.clients.batch.streams import Fingerprint, is_pipe
+from lockstep.clients.batch.streams import Fingerprint
 from lockstep.clients.errors import RowError
 from lockstep.clients.results import Result
+from tests.failing_disk import FailingDisk
 
 ANSWER = RowError("InvalidInput", grpc.StatusCode.INVALID_ARGUMENT, "a double")
 JOURNAL = Journal(Fingerprint(3, 4, "ab"), {"--truncate": False, "labels": ["a", "b"]}, Position(), 0, 0)
@@ -117,19 +119,31 @@ async def test_what_comes_before_a_call_that_failed_is_written() -> None:
 def test_a_journal_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "out.progress"
     assert Journal.load(path) is None
-    journal = replace(
-        JOURNAL, position=Position(7, 9, 1234), output_bytes=99, failed_rows=2, finished=FileIdentity(7, 99)
-    )
+    journal = replace(JOURNAL, position=Position(7, 9, 1234), output_bytes=99, failed_rows=2, complete=True)
     journal.save(path)
     assert Journal.load(path) == journal
     assert [one.name for one in tmp_path.iterdir()] == ["out.progress"]
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 2}', '{"format": 1, "input": {}}'])
-def test_a_journal_that_cannot_be_read_is_refused(content: str, tmp_path: Path) -> None:
-    (tmp_path / "out.progress").write_text(content)
+@pytest.mark.parametrize("rest", ["", "2}", '1, "input": {}}', '2, "input": null, "output": 3}'])
+def test_a_journal_that_cannot_be_read_is_refused(rest: str, tmp_path: Path) -> None:
+    (tmp_path / "out.progress").write_text('{\n "format": ' + rest)
     with pytest.raises(ResumeRefused, match="--restart"):
         Journal.load(tmp_path / "out.progress")
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "notes of somebody else\n"])
+def test_a_file_that_is_no_journal_is_not_taken_for_one(content: str, tmp_path: Path) -> None:
+    (tmp_path / "out.progress").write_text(content)
+    with pytest.raises(PlanRefused, match=r"not the journal of a batch run: move it away") as raised:
+        Journal.load(tmp_path / "out.progress")
+    assert not isinstance(raised.value, ResumeRefused)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(512)])
+def test_what_a_power_cut_leaves_of_a_first_journal_is_none(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "out.progress").write_bytes(content)
+    assert Journal.load(tmp_path / "out.progress") is None
 
 
 def test_a_run_that_would_answer_otherwise_does_not_go_on() -> None:
@@ -158,58 +172,6 @@ def test_what_lies_beyond_the_journal_is_cut_off(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["out.jsonl"]
 
 
-def test_a_partial_file_without_a_journal_is_somebody_elses(tmp_path: Path) -> None:
-    path, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
-    partial.write_text("mine")
-    with pytest.raises(PlanRefused, match=r"out\.jsonl\.partial is there already, and no journal"):
-        OutputFile(path, None, None, None)
-    assert partial.read_text() == "mine"
-    partial.unlink()
-    other = tmp_path / "other"
-    other.write_text("theirs")
-    partial.symlink_to(other)
-    for journal in (None, JOURNAL):
-        with pytest.raises(PlanRefused, match="remove it, or name another output"):
-            OutputFile(path, journal, None, None)
-    assert other.read_text() == "theirs"
-
-
-def test_a_run_that_begins_anew_replaces_what_its_journal_tells_of(tmp_path: Path) -> None:
-    path = tmp_path / "out.jsonl"
-    first = OutputFile(path, JOURNAL, None, None)
-    first.append(b"one\n", Position(1), 0)
-    first.commit()
-    first.close()
-    second = OutputFile(path, JOURNAL, None, None)
-    second.append(b"1\n", Position(1), 0)
-    second.finish()
-    second.close()
-    assert path.read_bytes() == b"1\n"
-    assert [one.name for one in tmp_path.iterdir()] == ["out.jsonl"]
-
-
-def test_a_linked_output_stays_a_link_and_its_file_keeps_its_mode(tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    real, link = elsewhere / "real.jsonl", tmp_path / "out.jsonl"
-    real.write_text("old")
-    real.chmod(0o640)
-    link.symlink_to(real)
-    output = OutputFile(link, JOURNAL, None, None)
-    output.append(b"new\n", Position(1), 0)
-    output.finish()
-    output.close()
-    assert link.readlink() == real
-    assert real.read_text() == "new\n"
-    assert real.stat().st_mode & 0o777 == 0o640
-    assert [one.name for one in elsewhere.iterdir()] == ["real.jsonl"]
-
-
-@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/stdin", "/dev/fd/7", "/proc/self/fd/1"])
-def test_names_of_open_descriptors_are_streams_whatever_they_lead_to(name: str) -> None:
-    assert is_pipe(Path(name))
-
-
 def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
     first = OutputFile(tmp_path / "out.jsonl", JOURNAL, None, None)
     with pytest.raises(PlanRefused, match="another run is writing"):
@@ -223,7 +185,7 @@ def test_a_full_disk_is_said_and_costs_nothing_that_was_committed(tmp_path: Path
     output.commit()
     kept = output._file
     with open("/dev/full", "ab", buffering=0) as full:
-        output._file = full
+        output._file = full.fileno()
         with pytest.raises(OutputFailed, match=r"out\.jsonl\.partial: No space left on device"):
             output.append(b"two\n", Position(2), 0)
     output._file = kept
@@ -248,3 +210,102 @@ def test_a_format_that_nothing_says_is_asked_for() -> None:
         format_of(Path("a.txt"), None, output=True)
     with pytest.raises(PlanRefused, match="not compressed"):
         format_of(Path("a.csv.gz"), None, output=True)
+
+
+STRANGER = "a download of another tool\n"
+
+
+@pytest.mark.parametrize("suffix", [".partial", ".assembling", ".progress", ".progress.new"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_file_that_no_run_made_is_left_alone(suffix: str, restart: bool, tmp_path: Path) -> None:
+    path, theirs = tmp_path / "out.jsonl", tmp_path / f"out.jsonl{suffix}"
+    theirs.write_text(STRANGER)
+    with pytest.raises(PlanRefused, match=r"move it away, delete it, or name another output"):
+        OutputFile(path, JOURNAL, None, None, restart=restart)
+    assert theirs.read_text() == STRANGER
+    assert list(tmp_path.iterdir()) == [theirs]
+
+
+@pytest.mark.parametrize("suffix", [".partial", ".assembling", ".progress", ".progress.new"])
+def test_no_link_is_followed_to_what_it_names(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text(STRANGER)
+    (tmp_path / f"out.jsonl{suffix}").symlink_to("precious")
+    with pytest.raises(PlanRefused):
+        OutputFile(tmp_path / "out.jsonl", JOURNAL, None, None)
+    assert (tmp_path / "precious").read_text() == STRANGER
+
+
+def test_a_partial_file_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    first = OutputFile(path, JOURNAL, None, None)
+    first.append(b"one\n", Position(1), 0)
+    first.commit()
+    first.close()
+    (tmp_path / "precious").write_text(STRANGER)
+    first.partial.unlink()
+    first.partial.symlink_to("precious")
+    with pytest.raises(PlanRefused, match="is a symbolic link"):
+        OutputFile(path, JOURNAL, Journal.load(tmp_path / "out.jsonl.progress"), None)
+    assert (tmp_path / "precious").read_text() == STRANGER
+
+
+def test_a_claim_that_comes_after_the_end_of_another_run_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.jsonl"
+    first = OutputFile(path, JOURNAL, None, None)
+    first.append(b"one\n", Position(1), 0)
+    first.commit()
+    begun = Journal.load(tmp_path / "out.jsonl.progress")
+
+    def late(descriptor: int, path: Path) -> None:
+        monkeypatch.undo()
+        first.append(b"two\n", Position(2), 0)
+        first.finish()
+        first.close()
+        lock(descriptor, path)
+
+    monkeypatch.setattr(output_module, "lock", late)
+    with pytest.raises(PlanRefused, match="another run has just written"):
+        OutputFile(path, JOURNAL, begun, None)
+    assert path.read_bytes() == b"one\ntwo\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_output_that_appears_during_the_run_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    output = OutputFile(path, JOURNAL, None, None)
+    output.append(b"one\n", Position(1), 0)
+    path.write_text(STRANGER)
+    with pytest.raises(OutputFailed, match=r"has appeared since the run began.*out\.jsonl\.partial; --overwrite"):
+        output.finish()
+    output.close()
+    assert path.read_text() == STRANGER
+    again = OutputFile(path, JOURNAL, Journal.load(tmp_path / "out.jsonl.progress"), None, overwrite=True)
+    again.finish()
+    again.close()
+    assert path.read_bytes() == b"one\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_sync_has_lost_is_not_recorded_as_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux reports lost pages once: the second sync succeeds."""
+    disk = FailingDisk()
+    disk.stand_in(monkeypatch, [output_module])
+    output = OutputFile(tmp_path / "out.jsonl", JOURNAL, None, None)
+    output.append(b"one\n", Position(1), 0)
+    disk.fill_at(1)
+    with pytest.raises(OutputFailed):
+        output.commit()
+    disk.recover()
+    output.commit()
+    output.close()
+    assert Journal.load(tmp_path / "out.jsonl.progress") == JOURNAL
+
+
+def test_the_partial_file_of_a_private_output_is_private_too(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.touch(0o600)
+    output = OutputFile(path, JOURNAL, None, None, overwrite=True)
+    assert output.partial.stat().st_mode & 0o777 == 0o600
+    output.close()

@@ -1,10 +1,14 @@
 """The cost model finds the shapes that artifacts have, and learns what it was not shown."""
 
+import errno
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lockstep.server.scheduling import cost_store
 from lockstep.server.scheduling.cost import CostModel, Measurement, probe_shapes
 
 
@@ -111,3 +115,12 @@ def test_probes_begin_with_the_cheapest_and_stay_within_limits() -> None:
     assert (64, 64) in shapes
     assert (1, 256) in shapes
     assert probe_shapes(1, 1, 1) == [(1, 1)]
+
+
+def test_costs_that_find_no_room_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    cost_store.CostStore(tmp_path).save({"artifact": "a"}, CostModel(4, 16))
+    assert list(tmp_path.iterdir()) == []

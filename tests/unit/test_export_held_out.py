@@ -42,9 +42,22 @@ def test_texts_without_tokens_are_left_out(tmp_path: Path, encoder: TextEncoder)
     assert len(read(path, encoder, LABELS).rows) == 1
 
 
+def test_a_byte_order_mark_and_other_ends_of_line_in_a_text_are_taken(tmp_path: Path, encoder: TextEncoder) -> None:
+    path = tmp_path / "t"
+    path.write_bytes('\ufeff{"text": "word1\u2028word2"}\r\n{"text": "word1"}\r\n'.encode())
+    assert len(read(path, encoder, LABELS).rows) == 2
+
+
+def test_a_folder_is_no_file_of_texts(tmp_path: Path, encoder: TextEncoder) -> None:
+    with pytest.raises(HeldOutError, match="Is a directory"):
+        read(tmp_path, encoder, LABELS)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ('{"text": "\\ud83d"}', "line 2: JSON"),
+        ('{"text": "a", "n": ' + "[" * 5_000 + "}", "line 2: JSON"),
         ("{", "line 2: JSON"),
         ({"label": 1}, "line 2: text: Field required"),
         ({"text": "a", "label": 2}, "line 2: label 2 of 2 labels"),

@@ -91,12 +91,21 @@ def test_texts_come_from_lines_and_from_jsonl(tmp_path: Path) -> None:
     assert read_texts(lines).pool == read_texts(corpus).pool == ("one", "two two")
 
 
+@pytest.mark.parametrize("name", ["t.jsonl", "t.NDJSON"])
+def test_a_byte_order_mark_and_other_ends_of_line_in_a_text_are_taken(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes('\ufeff{"text": "one\u2028line"}\r\n"two"\r\n'.encode())
+    assert read_texts(tmp_path / name).pool == ("one\u2028line", "two")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
         ("a.txt", "\n \n", "holds no text"),
         ("a.jsonl", '{"text": "x"}\n{"text": 5}\n', r'a.jsonl:2: no string under "text"'),
         ("a.jsonl", "\n{", "a.jsonl:2: not JSON"),
+        ("a.jsonl", '"one"\n"half \\ud83d"\n', "a.jsonl:2: not valid Unicode: surrogates not allowed"),
+        ("a.jsonl", "9" * 5_000, "a.jsonl:1: not JSON: Exceeds the limit"),
+        ("a.ndjson", "[" * 100_000, "a.ndjson:1: not JSON: maximum recursion depth exceeded"),
     ],
 )
 def test_a_file_that_holds_no_texts_is_refused_by_line(tmp_path: Path, name: str, content: str, says: str) -> None:
