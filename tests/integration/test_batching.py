@@ -311,7 +311,7 @@ async def test_further_instances_start_when_rows_queue(tmp_path: Path) -> None:
     async with serving(tmp_path, doubles.ADAPTERS, instances=3, policy="none", max_queue_s=600) as served:
         backend = served.batcher("model").backend(ONNX)
         assert len(backend.workers) == 1
-        calls = [asyncio.ensure_future(classify(served, text)) for text in random_texts(2000)]
+        calls = [asyncio.ensure_future(classify(served, text, timeout=600)) for text in random_texts(2000)]
         await eventually(lambda: len(backend.workers) == 3)
         await asyncio.gather(*calls)
 
