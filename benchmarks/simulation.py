@@ -197,7 +197,7 @@ class _Run:
                 elif closed and self.announced < rows and free:
                     heapq.heappush(free, (free[0][0], number, 0))  # another worker's answers bring rows
                 continue
-            plan = setting.policy(self.queue.view(), now_ns, worker, [], setting.limits)
+            plan = setting.policy(self.queue.view(), now_ns, worker, setting.limits)
             if not isinstance(plan, Dispatch):
                 until_ns = plan.until_ns if plan.until_ns is not None else NEVER_NS
                 if self.arrived < self.announced:

@@ -121,7 +121,7 @@ class ModelBuilder:
                 "hardware": self._hardware,
                 "threads": str(threads),
                 "device": device,
-                "limits": f"{limits.max_rows} {limits.max_padded_tokens}",
+                "limits": f"{limits.max_rows} {limits.max_padded_tokens} {published.manifest.max_tokens}",
             },
             vocabulary=published.manifest.vocabulary,
             max_tokens=published.manifest.max_tokens,

@@ -34,6 +34,8 @@ _VERIFIERS: Final = ThreadPoolExecutor(2, thread_name_prefix="lockstep-verify")
 """Hashing releases the interpreter's lock; more at once would take cores from those that execute."""
 _STDERR_TAIL_BYTES = 4096
 _STOP_TIMEOUT_S = 5.0
+_LAST_WORDS_S = 0.5
+"""How long what a worker wrote last may take to arrive after its end."""
 Bytes = bytes | memoryview
 
 
@@ -233,7 +235,10 @@ class WorkerProcess:
     async def _reap(self) -> None:
         """Wait for the process to end, then tell everyone who waits on it."""
         code = await asyncio.to_thread(self._process.wait)
-        await self._stderr.closed.wait()
+        with contextlib.suppress(TimeoutError):  # a process of its own may hold its standard error open, for ever
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self._stderr.closed.wait()
+        self._stderr.close()
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if code == -signal.SIGKILL and not self._ending:
             cause += f"; {killed(self._memory_kills, MemoryKills.now())}"
@@ -303,6 +308,15 @@ class _Tail(asyncio.Protocol):
     def __init__(self) -> None:
         self.closed = asyncio.Event()
         self._last = b""
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._transport is not None:
+            self._transport.close()
 
     @property
     def text(self) -> str:

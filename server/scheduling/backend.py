@@ -20,9 +20,10 @@ from lockstep.server.core.probabilities import Reader, fault
 from lockstep.server.runtimes.worker_process import BatchFailed, Executed, Launch, WorkerProcess
 from lockstep.server.scheduling.cost import CostModel, Measurement
 from lockstep.server.scheduling.cost_store import CostStore
-from lockstep.server.scheduling.pace import Pace
 from lockstep.server.scheduling.policy import Limits, Planned
+from lockstep.server.scheduling.throughput import ThroughputEstimate
 from lockstep.server.scheduling.warmup import cost_ns, measure
+from lockstep.server.scheduling.worker import StartWorker, Worker
 
 _log = logging.getLogger("lockstep.backend")
 _OUT_OF_MEMORY = ("out of memory", "bad_alloc", "memoryerror", "failed to allocate", "resource exhausted", "oom when")
@@ -32,6 +33,11 @@ _SLOWDOWN_RATE = 0.05
 _MOST_SLOWDOWN = 20.0
 _OVERHEAD_RATE = 0.05
 _MOST_OVERHEAD_NS = 2_000_000
+_HUNG_TIMES = 30.0
+"""A batch that takes so many times its predicted time is abandoned: a machine that is busy with others takes a few."""
+_LEAST_HUNG_S = 10.0
+_UNKNOWN_BATCH_S = 300.0
+"""Where nothing is known of a backend's costs."""
 _BACKOFF_FIRST_S = 0.2
 _BACKOFF_MOST_S = 30.0
 
@@ -67,14 +73,22 @@ class BackendSpec:
 class Backend:
     """One backend of a model: its workers' states, the reason where it is not ready, its costs."""
 
-    def __init__(self, index: int, spec: BackendSpec, store: CostStore, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        index: int,
+        spec: BackendSpec,
+        store: CostStore,
+        changed: Callable[[], None],
+        start_worker: StartWorker = WorkerProcess.start,
+    ) -> None:
         self.index = index
         self.spec = spec
+        self._start_worker = start_worker
         self.limits = spec.limits  # narrower than the configured ones where the device ran out of memory
         self.cost = CostModel(spec.limits.max_rows, spec.max_tokens)
         self.slowdown = 1.0  # elapsed time / cost, of late
         self.overhead_ns = 0.0  # the gateway's CPU time for a batch, of late
-        self.pace = Pace()
+        self.throughput = ThroughputEstimate()
         self.planned: Planned = ()  # batches that the last plan left
         self._store = store
         self._measuring = asyncio.Lock()
@@ -82,8 +96,8 @@ class Backend:
         self.reason = spec.missing
         self.start_failed = False  # the last start failed: rows that need this backend cannot wait for it
         self.restarts = 0
-        self.workers: set[WorkerProcess] = set()
-        self.idle_workers: set[WorkerProcess] = set()  # of them, those that wait for rows
+        self.workers: set[Worker] = set()
+        self.idle_workers: set[Worker] = set()  # of them, those that wait for rows
         self._changed = changed
         self._circumstances: Mapping[str, str] | None = None
         self._unlearned = 0
@@ -130,12 +144,12 @@ class Backend:
         """Whether a worker is being started."""
         return self._starting > 0
 
-    async def start_worker(self) -> WorkerProcess:
+    async def start_worker(self) -> Worker:
         """Start one worker and count it as ready; raises `BackendUnavailable` with the reason."""
         self._starting += 1
         self._changed()
         try:
-            worker = await WorkerProcess.start(self.spec.launch)
+            worker = await self._start_worker(self.spec.launch)
             try:
                 await self._know_costs(worker)
             except (BackendUnavailable, BatchFailed) as error:
@@ -163,6 +177,10 @@ class Backend:
         self._changed()
         return worker
 
+    async def start_isolated(self) -> Worker:
+        """Start a worker that takes no waiting rows, for those that are isolated; raises `BackendUnavailable`."""
+        return await self._start_worker(self.spec.launch)
+
     def worker_succeeded(self, executed: Executed, rows: int, length: int) -> float | None:
         """Learn from a batch, and forget earlier failures. Returns predicted / actual cost, where one was predicted."""
         self._failures = 0
@@ -180,6 +198,13 @@ class Backend:
         self.slowdown += _SLOWDOWN_RATE * (min(_MOST_SLOWDOWN, elapsed_ns / actual_ns) - self.slowdown)
         return predicted_ns / actual_ns
 
+    def watchdog_s(self, rows: int, length: int) -> float:
+        """Return how long a batch may take before its worker is taken for hung, s."""
+        if not self.cost.fitted:
+            return _UNKNOWN_BATCH_S
+        predicted_s = self.cost.predict_ns(rows, length) * self.slowdown * (1 + self.spec.prepare_ahead) / 1e9
+        return max(_LEAST_HUNG_S, _HUNG_TIMES * predicted_s)
+
     def spend(self, cpu_ns: int) -> None:
         """Count what the gateway spends on batches: planning, padding, telling rows their answers."""
         self._spent_ns += cpu_ns
@@ -189,14 +214,14 @@ class Backend:
         if self.cost.fitted and self._circumstances is not None:
             self._store.save(self._circumstances, self.cost)
 
-    async def _know_costs(self, worker: WorkerProcess) -> None:
+    async def _know_costs(self, worker: Worker) -> None:
         """Find the costs in the state folder, or measure them, once for all workers of the backend."""
         async with self._measuring:
             if self.cost.fitted:
                 return
             self._circumstances = {**self.spec.circumstances, **worker.versions}
             known = self._store.load(self._circumstances)
-            if known is not None:
+            if known is not None and known.max_length >= self.spec.max_tokens:
                 self.cost = known
             if self.cost.fitted or not self.spec.measure_s:
                 return
@@ -206,16 +231,17 @@ class Backend:
                 max_tokens=self.spec.max_tokens,
                 limits=self.limits,
                 budget_s=self.spec.measure_s,
+                refused=self.refused,
             )
             self.cost.fit(measurements)
             self.keep_costs()
 
-    def worker_died(self, worker: WorkerProcess, reason: str) -> None:
+    def worker_died(self, worker: Worker, reason: str) -> None:
         """Count a worker as gone."""
         self._discard(worker)
         self._failed(reason)
 
-    def worker_stopped(self, worker: WorkerProcess) -> None:
+    def worker_stopped(self, worker: Worker) -> None:
         """Count a worker as stopped on purpose."""
         self._discard(worker)
         self._changed()
@@ -225,12 +251,14 @@ class Backend:
         pause: float = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2.0 ** max(0, self._failures - 1))
         return pause * random.uniform(0.9, 1.1)
 
-    def refused(self, error: BatchFailed, rows: int, length: int) -> None:
-        """Take no such batch again where it was refused for want of memory: halve the padded-token limit."""
-        if rows > 1 and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+    def refused(self, error: BatchFailed, rows: int, length: int) -> bool:
+        """Halve the padded-token limit if a batch was refused for want of memory. Return whether it was."""
+        narrowed = rows > 1 and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+        if narrowed:
             narrower = max(length, min(rows * length, self.limits.max_padded_tokens) // 2)
             _log.warning("%s: out of memory; batches are limited to %d padded tokens", self.name, narrower)
             self.limits = replace(self.limits, max_padded_tokens=narrower)
+        return narrowed
 
     def answered_none(self, model: str, outputs: NDArray[np.float32]) -> str:
         """Return the error of a row whose outputs [labels] hold no probabilities; log it, the more seldom the more."""
@@ -240,7 +268,7 @@ class Backend:
             _log.error("%s (%d rows so far): if it goes on, export the model again", message, self._wrong_rows)
         return message
 
-    def _discard(self, worker: WorkerProcess) -> None:
+    def _discard(self, worker: Worker) -> None:
         self.workers.discard(worker)
         self.idle_workers.discard(worker)
 

@@ -6,16 +6,17 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lockstep.server.core.errors import Cancelled, DeadlineExceeded, LockstepError, Overloaded
 from lockstep.server.core.messages import Encoding
 from lockstep.server.scheduling.calls import Call, Row
-from lockstep.server.scheduling.policy import Costs
 from lockstep.server.scheduling.waiting import NO_DEADLINE_NS, Indices, Waiting, WaitingRows
 
 EXPIRED = "the deadline passed while the row waited for a worker"
 HOPELESS = "the deadline would pass before the row could be executed"
 _OVERLOAD_RETRY_S = 0.1
+Durations = NDArray[np.float64]  # ns, [length] from 0
 
 
 class Backlog:
@@ -90,16 +91,22 @@ class Backlog:
         """Take rows out, to be executed."""
         return self._rows.remove(rows)
 
-    def evict(self, costs: Costs | None, slowdown: float) -> None:
-        """Fail the rows whose deadline has passed, or would while they were executed alone at once."""
+    def evict(self, least_ns: Callable[[int], Durations | None] = lambda pin: None) -> None:
+        """Fail the rows whose deadline has passed, or would while they were executed alone at once.
+
+        `least_ns` gives, for a pin, the time of one row alone by its length, [length] from 0, on the fastest of the
+        backends that may take such a row; None if that is not known of every one of them.
+        """
         now = self._clock_ns()
         if self._earliest_ns == NO_DEADLINE_NS:
             return
         view = self._rows.view()
-        if costs is None:
-            late = np.flatnonzero(view.deadline_ns <= now)
-        else:
-            late = np.flatnonzero(view.deadline_ns <= now + costs[1, view.length] * slowdown)
+        ends = np.full(len(view), now, dtype=np.float64)
+        for pin in np.unique(view.pin).tolist():
+            if (alone := least_ns(pin)) is not None:
+                mine = view.pin == pin
+                ends[mine] += alone[np.minimum(view.length[mine], len(alone) - 1)]
+        late = np.flatnonzero(view.deadline_ns <= ends)
         if not len(late):
             return
         for row in self._rows.remove(late):
@@ -133,7 +140,7 @@ class Backlog:
 
     def _wake(self) -> None:
         self._timer = None
-        self.evict(None, 1.0)
+        self.evict()
         earliest_ns = int(self._rows.view().deadline_ns.min()) if len(self._rows) else NO_DEADLINE_NS
         self._earliest_ns = NO_DEADLINE_NS
         if earliest_ns < NO_DEADLINE_NS:

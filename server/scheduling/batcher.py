@@ -12,7 +12,7 @@ stop when they have been idle.
 
 A new version's batcher is warmed up before any row comes to it, and the old one's drained when none comes any more.
 
-The rows of a batch that failed go to the backend's quarantine.
+The rows of a batch that failed go to the backend's isolation.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+
 from lockstep.server.core.errors import (
     BackendNotFound,
     BackendUnavailable,
@@ -34,19 +36,20 @@ from lockstep.server.core.errors import (
     Overloaded,
     RowFailed,
 )
-from lockstep.server.core.messages import Answer, BatchFacts, Encoding
+from lockstep.server.core.messages import Answer, BatchFacts, Encoding, PaddedBatch
 from lockstep.server.core.observer import Observer
 from lockstep.server.core.timing import BatchTimes, now_ns
-from lockstep.server.runtimes.worker_process import BatchFailed, WorkerProcess
+from lockstep.server.runtimes.worker_process import BatchFailed, Executed, WorkerProcess
 from lockstep.server.scheduling.backend import Backend, BackendSpec, State
-from lockstep.server.scheduling.backlog import Backlog
+from lockstep.server.scheduling.backlog import Backlog, Durations
 from lockstep.server.scheduling.calls import Call, Row
 from lockstep.server.scheduling.cost_store import CostStore
-from lockstep.server.scheduling.policy import Dispatch, Policy, WorkerView
-from lockstep.server.scheduling.quarantine import Court, Quarantine
-from lockstep.server.scheduling.slots import Tenant, WorkerSlots
+from lockstep.server.scheduling.isolation import Isolation, IsolationHooks
+from lockstep.server.scheduling.policy import Dispatch, Plan, Policy, Wait, WorkerView, none
+from lockstep.server.scheduling.slots import SlotLease, WorkerSlots
 from lockstep.server.scheduling.waiting import FREE
 from lockstep.server.scheduling.wakeup import Wakeup
+from lockstep.server.scheduling.worker import StartWorker, Worker
 from lockstep.server.text.padding import pad
 
 _log = logging.getLogger("lockstep.batcher")
@@ -90,10 +93,12 @@ class Batcher:
         *,
         readiness_changed: Callable[[], None] = lambda: None,
         clock_ns: Callable[[], int] = now_ns,
+        start_worker: StartWorker = WorkerProcess.start,
     ) -> None:
         self.spec = spec
         self.backends = [
-            Backend(index, backend, store, self._backend_changed) for index, backend in enumerate(spec.backends)
+            Backend(index, backend, store, self._backend_changed, start_worker)
+            for index, backend in enumerate(spec.backends)
         ]
         self._by_name = {backend.name: backend for backend in self.backends}
         self._preference = self._by_preference()
@@ -102,9 +107,9 @@ class Batcher:
         self._readiness_changed = readiness_changed
         self._clock_ns = clock_ns
         self._backlog = Backlog(spec.model, spec.max_queue_rows, self._fail, clock_ns)
-        court = Court(self._execute, self._fail, self._ended_by_bug, clock_ns)
-        self._quarantines = [
-            Quarantine(f"{spec.model}@{backend.name}/q", backend, slots, court) for backend in self.backends
+        hooks = IsolationHooks(self._execute, self._fail, self._ended_by_bug, clock_ns)
+        self._isolations = [
+            Isolation(f"{spec.model}@{backend.name}/q", backend, slots, hooks) for backend in self.backends
         ]
         self._starting = Wakeup()  # wakes loops that have no worker
         self._idle = [Wakeup() for _ in self.backends]  # wakes the idle workers of each backend
@@ -116,7 +121,7 @@ class Batcher:
         self._warming: Mapping[str, int] | None = None  # workers to start although no row waits; None: none
         self._replaces = False  # an older version is still there
         self._changed = Wakeup()
-        self._on_top: list[Tenant] = []
+        self._surging: list[SlotLease] = []
         self._loops: list[asyncio.Task[None]] = []
 
     # ---- admission -------------------------------------------------------------------------------
@@ -193,7 +198,7 @@ class Batcher:
         takers = [self._by_name[backend]] if backend else [one for one in self._preference if self._takes_free(one)]
         tokens_per_ns = 0.0
         for one in takers:
-            pace = one.pace.ns_per_token
+            pace = one.throughput.ns_per_token
             if one.workers and pace:
                 tokens_per_ns += len(one.workers) * (1 + one.spec.prepare_ahead) / pace
         if not tokens_per_ns:
@@ -207,8 +212,8 @@ class Batcher:
     def abandon(self, call: Call) -> None:
         """Forget a call whose client has gone: its waiting rows leave the queue at once."""
         self._backlog.withdraw(call)
-        for quarantine in self._quarantines:
-            quarantine.abandon(call)
+        for isolation in self._isolations:
+            isolation.abandon(call)
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
@@ -299,8 +304,8 @@ class Batcher:
     def count_workers(self) -> None:
         """Count the workers that came on top of the bound: those that they replaced have gone."""
         self._replaces = False
-        while self._on_top:
-            self._slots.count(self._on_top.pop())
+        while self._surging:
+            self._slots.count(self._surging.pop())
 
     async def drain(self) -> None:
         """Answer every row that is here or expected, then stop the workers. The caller sends no new ones."""
@@ -308,7 +313,7 @@ class Batcher:
             self._expected
             or self._executing
             or len(self._backlog)
-            or not all(quarantine.empty for quarantine in self._quarantines)
+            or not all(isolation.empty for isolation in self._isolations)
         ):
             await self._settled.wait()
         await self.stop()
@@ -320,13 +325,13 @@ class Batcher:
             tasks.append(self._idle_clock)
         for task in tasks:
             task.cancel()
-        quarantines = [quarantine.stop() for quarantine in self._quarantines]
-        await asyncio.gather(*tasks, *quarantines, return_exceptions=True)
+        isolations = [isolation.stop() for isolation in self._isolations]
+        await asyncio.gather(*tasks, *isolations, return_exceptions=True)
         self._backlog.close()
         stopped = ModelNotReady(f"{self.spec.model} is being stopped: retry")
         self._backlog.fail_where(lambda row: True, stopped)
-        for quarantine in self._quarantines:
-            quarantine.fail_all(stopped)
+        for isolation in self._isolations:
+            isolation.fail_all(stopped)
         for backend in self.backends:
             backend.keep_costs()
 
@@ -348,29 +353,32 @@ class Batcher:
                 or self._awaited(backend, number)
             ):
                 await self._starting.wait()
-            tenant = Tenant(self._idle[backend.index].notify)
+            lease = SlotLease(self._idle[backend.index].notify)
             if self._replaces and self._awaited(backend, number):
-                self._slots.enter_on_top(tenant)
-                self._on_top.append(tenant)
+                self._slots.surge(lease)
+                self._surging.append(lease)
             else:
-                await self._slots.enter(tenant)
+                await self._slots.enter(lease)
+            failed = False
             try:
-                await self._run_worker(backend, number, tenant)
+                await self._run_worker(backend, number, lease)
             except BackendUnavailable as error:
+                failed = True
                 if backend.start_failed:
                     self._start_failed(backend, error)
-                await asyncio.sleep(backend.backoff_s())
             finally:
-                self._slots.exit(tenant)
-                if tenant in self._on_top:
-                    self._on_top.remove(tenant)
+                self._slots.exit(lease)
+                if lease in self._surging:
+                    self._surging.remove(lease)
+            if failed:  # without the slot: a healthy model must not wait for one that cannot start
+                await asyncio.sleep(backend.backoff_s())
 
-    async def _run_worker(self, backend: Backend, number: int, tenant: Tenant) -> None:
+    async def _run_worker(self, backend: Backend, number: int, lease: SlotLease) -> None:
         """Start a worker and feed it until it has been idle; raises `BackendUnavailable` where it dies."""
         worker = await backend.start_worker()
-        tenant.ready_since_s = asyncio.get_running_loop().time()
+        lease.ready_since_s = asyncio.get_running_loop().time()
         watcher = asyncio.create_task(self._notify_of_death(backend, worker))
-        feeds = [self._feed(backend, number, worker, tenant) for _ in range(1 + backend.spec.prepare_ahead)]
+        feeds = [self._feed(backend, number, worker, lease) for _ in range(1 + backend.spec.prepare_ahead)]
         try:
             errors = [ended for ended in await asyncio.gather(*feeds, return_exceptions=True) if ended is not None]
             for bug in errors:
@@ -384,50 +392,72 @@ class Batcher:
             watcher.cancel()
             await worker.stop()
 
-    async def _feed(self, backend: Backend, number: int, worker: WorkerProcess, tenant: Tenant) -> None:
+    async def _feed(self, backend: Backend, number: int, worker: Worker, lease: SlotLease) -> None:
         """Give a worker batches, one after the other; several feeds keep the next one ready for it."""
         try:
-            while rows := await self._next_batch(backend, number, worker, tenant):
+            while rows := await self._next_batch(backend, number, worker, lease):
                 await self._execute(backend, worker, rows)
         except BackendUnavailable:
             raise
-        except Exception:  # a bug of ours: the worker's other feeds end too, their rows go to the quarantine
+        except Exception:  # a bug of ours: the worker's other feeds end too, their rows go to the isolation
             await worker.kill()
             raise
 
-    async def _next_batch(
-        self, backend: Backend, number: int, worker: WorkerProcess, tenant: Tenant
-    ) -> list[Row] | None:
+    async def _next_batch(self, backend: Backend, number: int, worker: Worker, lease: SlotLease) -> list[Row] | None:
         """Wait for rows that the policy gives this worker; None where it should stop."""
         idle_from_ns = self._clock_ns()
         while True:
+            until_ns: int | None = None
             if worker.exited.is_set():
                 raise BackendUnavailable(f"{worker.ended} while it was idle")
-            if tenant.asked:
+            if lease.asked:
                 return None
             if not self._held and len(self._backlog):
                 if not backend.planned and not await self._all_arrived():
                     continue
                 began_ns = time.thread_time_ns()
-                view = self._view(backend)
-                self._backlog.evict(view.cost_ns, view.slowdown)
-                others = [self._view(other) for other in self.backends if other is not backend]
-                plan = self.spec.policy(self._backlog.view(), self._clock_ns(), view, others, backend.limits)
+                if worker.exited.is_set():  # while rows were gathered
+                    continue
+                self._backlog.evict(self._least_ns)
+                plan = self._plan(backend)
+                if isinstance(plan, Wait) and plan.until_ns is not None:
+                    until_ns = plan.until_ns
                 if isinstance(plan, Dispatch):
                     backend.planned = plan.planned
-                    tenant.idle_since_ns = None
+                    lease.idle_since_ns = None
                     backend.idle_workers.discard(worker)
                     rows = self._backlog.take(plan.rows)
                     backend.spend(time.thread_time_ns() - began_ns)
                     return rows
-            if tenant.idle_since_ns is None:
-                tenant.idle_since_ns = idle_from_ns
+            if lease.idle_since_ns is None:
+                lease.idle_since_ns = idle_from_ns
                 backend.idle_workers.add(worker)
                 self._slots.changed()
             idle_s = (self._clock_ns() - idle_from_ns) / 1e9
             if idle_s >= self.spec.idle_stop_s and not self._standing_by(backend, number):
                 return None
-            await self._idle[backend.index].wait()
+            await self._idle[backend.index].wait(None if until_ns is None else (until_ns - self._clock_ns()) / 1e9)
+
+    def _plan(self, backend: Backend) -> Plan:
+        """Ask the policy. Where it fails by a bug of ours, the oldest row goes alone, and no other row is touched."""
+        waiting, view = self._backlog.view(), self._view(backend)
+        try:
+            return self.spec.policy(waiting, self._clock_ns(), view, backend.limits)
+        except Exception as error:
+            _log.critical(
+                "%s@%s: a plan failed: the oldest row goes alone", self.spec.model, backend.name, exc_info=error
+            )
+            return none(waiting, self._clock_ns(), view, backend.limits)
+
+    def _least_ns(self, pin: int) -> Durations | None:
+        """Return how long a row of this pin takes alone, by its length, on the fastest backend that may take it."""
+        takers = [one for one in self.backends if (self._takes_free(one) if pin == FREE else one.index == pin)]
+        if not takers or not all(one.cost.fitted for one in takers):
+            return None
+        alone = [one.cost.table()[1] * one.slowdown for one in takers]
+        longest = max(len(one) for one in alone)
+        least: Durations = np.min([np.pad(one, (0, longest - len(one)), constant_values=np.inf) for one in alone], 0)
+        return least
 
     async def _all_arrived(self) -> bool:
         """Let rows that were received join those that wait; False where what was true before may not be so now.
@@ -444,7 +474,7 @@ class Batcher:
             waiting = len(self._backlog)
         return waiting > 0 and not self._held
 
-    async def _execute(self, backend: Backend, worker: WorkerProcess, rows: list[Row]) -> None:
+    async def _execute(self, backend: Backend, worker: Worker, rows: list[Row]) -> None:
         """Execute rows together; each has its outcome, or became a suspect. Raises `BackendUnavailable`."""
         self._executing += 1
         try:
@@ -460,18 +490,18 @@ class Batcher:
             self._executing -= 1
             self._settled.notify()
 
-    async def _execute_batch(self, backend: Backend, worker: WorkerProcess, rows: list[Row]) -> None:
+    async def _execute_batch(self, backend: Backend, worker: Worker, rows: list[Row]) -> None:
         dispatched_ns, began_ns = self._clock_ns(), time.thread_time_ns()
         batch = pad([row.encoding.ids for row in rows], self.spec.pad_id)
         padded_ns, more_waited = self._clock_ns(), len(self._backlog) > 0
         backend.spend(time.thread_time_ns() - began_ns)
         try:
-            executed = await worker.execute(batch.ids, batch.lengths)
+            executed = await self._watched(backend, worker, batch)
         except (BackendUnavailable, BatchFailed) as error:
             self._observer.batch_abandoned(self.spec.model, self.spec.version, backend.name)
             if isinstance(error, BatchFailed):
                 backend.refused(error, batch.rows, batch.length)
-            self._quarantines[backend.index].take_in(rows, error)
+            self._isolations[backend.index].take_in(rows, error)
             if isinstance(error, BackendUnavailable):
                 raise
             return
@@ -486,7 +516,7 @@ class Batcher:
         lengths = [len(row.encoding.ids) for row in rows]
         responded_ns = self._clock_ns()
         if more_waited:
-            backend.pace.observe(responded_ns - dispatched_ns, sum(lengths))
+            backend.throughput.observe(responded_ns - dispatched_ns, sum(lengths))
         facts = BatchFacts(
             backend=backend.name,
             rows=batch.rows,
@@ -507,6 +537,22 @@ class Batcher:
                 self._fail(row, RowFailed(backend.answered_none(self.spec.model, executed.outputs[place])))
         self._observer.batch_executed(self.spec.model, self.spec.version, facts)
         backend.spend(time.thread_time_ns() - began_ns)
+
+    async def _watched(self, backend: Backend, worker: Worker, batch: PaddedBatch) -> Executed:
+        """Execute a batch; one that takes a multiple of its predicted time is abandoned, and its worker killed.
+
+        Raises `BackendUnavailable` then, as where the worker ends by itself: its rows go where those of a crash go.
+        """
+        bound_s = backend.watchdog_s(batch.rows, batch.length)
+        try:
+            async with asyncio.timeout(bound_s):
+                return await worker.execute(batch.ids, batch.lengths)
+        except TimeoutError:
+            reason = f"a batch of {batch.rows} rows x {batch.length} tokens took longer than {bound_s:.0f} s"
+            fields = {**backend.spec.launch.named, "pid": worker.pid}
+            _log.warning("%s: it is abandoned and its worker killed", reason, extra={"fields": fields})
+            await worker.kill()
+            raise BackendUnavailable(f"{reason}, and its worker was killed") from None
 
     # ---- what becomes of rows --------------------------------------------------------------------
 
@@ -605,7 +651,7 @@ class Batcher:
         for wakeup in self._idle:
             wakeup.notify()
 
-    async def _notify_of_death(self, backend: Backend, worker: WorkerProcess) -> None:
+    async def _notify_of_death(self, backend: Backend, worker: Worker) -> None:
         await worker.exited.wait()
         self._idle[backend.index].notify()
 

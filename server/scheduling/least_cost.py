@@ -18,7 +18,6 @@ few rows are planned again at once, with what arrived meanwhile. Three promises 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +69,7 @@ class Groups:
         return self.ends - self.starts
 
 
-def least_cost(waiting: Waiting, now_ns: int, worker: WorkerView, others: Sequence[WorkerView], limits: Limits) -> Plan:
+def least_cost(waiting: Waiting, now_ns: int, worker: WorkerView, limits: Limits) -> Plan:
     """Plan the window at the least predicted time and execute one group of it."""
     rows = eligible(waiting, worker)
     if not len(rows):

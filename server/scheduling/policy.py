@@ -12,7 +12,7 @@ priority. `least_cost` has a module of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,8 +67,8 @@ class Wait:
 
 
 Plan = Dispatch | Wait
-Policy = Callable[[Waiting, int, WorkerView, Sequence[WorkerView], Limits], Plan]
-"""(waiting, now_ns, worker, the model's other workers, limits) -> plan."""
+Policy = Callable[[Waiting, int, WorkerView, Limits], Plan]
+"""(waiting, now_ns, worker, limits) -> plan."""
 
 
 def may_take(pin: NDArray[np.int64], worker: WorkerView) -> NDArray[np.bool_]:
@@ -87,20 +87,18 @@ def eligible(waiting: Waiting, worker: WorkerView) -> Indices:
     return rows[np.argsort(-waiting.priority[rows], kind="stable")]
 
 
-def none(waiting: Waiting, now_ns: int, worker: WorkerView, others: Sequence[WorkerView], limits: Limits) -> Plan:
+def none(waiting: Waiting, now_ns: int, worker: WorkerView, limits: Limits) -> Plan:
     """Execute one row at a time."""
     return dispatch(eligible(waiting, worker)[:1])
 
 
-def first_come(waiting: Waiting, now_ns: int, worker: WorkerView, others: Sequence[WorkerView], limits: Limits) -> Plan:
+def first_come(waiting: Waiting, now_ns: int, worker: WorkerView, limits: Limits) -> Plan:
     """Execute the oldest rows together, up to `max_rows`, whatever their lengths."""
     rows = eligible(waiting, worker)[: limits.max_rows]
     return dispatch(within(waiting, rows, limits.max_padded_tokens))
 
 
-def token_budget(
-    waiting: Waiting, now_ns: int, worker: WorkerView, others: Sequence[WorkerView], limits: Limits
-) -> Plan:
+def token_budget(waiting: Waiting, now_ns: int, worker: WorkerView, limits: Limits) -> Plan:
     """Execute the oldest rows together while rows x longest stays within `budget_tokens`."""
     rows = eligible(waiting, worker)[: limits.max_rows]
     return dispatch(within(waiting, rows, min(limits.budget_tokens, limits.max_padded_tokens)))

@@ -23,14 +23,14 @@ TURN_S: Final = 5.0
 
 
 @dataclass(slots=True, eq=False)
-class Tenant:
+class SlotLease:
     """A worker that holds a slot. `leave` asks it to stop; it does so before it takes another batch."""
 
     leave: Callable[[], None]
     ready_since_s: float | None = None  # by the event loop's clock; None while it starts
     idle_since_ns: int | None = None  # None while it executes or starts
     asked: bool = False
-    on_top: bool = False  # it replaces one that is about to go, and does not count until then
+    surging: bool = False  # it replaces one that is about to go, and does not count until then
 
 
 class WorkerSlots:
@@ -38,8 +38,8 @@ class WorkerSlots:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._tenants: set[Tenant] = set()
-        self._queue: deque[Tenant] = deque()
+        self._leases: set[SlotLease] = set()
+        self._queue: deque[SlotLease] = deque()
         self._room = Wakeup()
 
     @property
@@ -47,53 +47,53 @@ class WorkerSlots:
         """Whether a worker could start that nobody waits for: nobody would have to leave, or to wait longer."""
         return self._taken + len(self._queue) < self._most
 
-    async def enter(self, tenant: Tenant) -> None:
+    async def enter(self, lease: SlotLease) -> None:
         """Wait for a slot, first come, first served.
 
         While there is none, whoever has been idle longest is asked to leave, and after a turn's time whoever has been
         busy longest.
         """
-        self._queue.append(tenant)
+        self._queue.append(lease)
         try:
-            await self._wait_for_room(tenant)
-            self._tenants.add(tenant)
+            await self._wait_for_room(lease)
+            self._leases.add(lease)
         finally:
-            self._queue.remove(tenant)
+            self._queue.remove(lease)
             self._room.notify()
 
-    def enter_on_top(self, tenant: Tenant) -> None:
+    def surge(self, lease: SlotLease) -> None:
         """Take a place beyond the bound, until `count`."""
-        tenant.on_top = True
-        self._tenants.add(tenant)
+        lease.surging = True
+        self._leases.add(lease)
 
-    def count(self, tenant: Tenant) -> None:
+    def count(self, lease: SlotLease) -> None:
         """Count one that came on top: what it replaces has gone. Where that is one too many, an idle one leaves."""
-        tenant.on_top = False
+        lease.surging = False
         self.changed()
 
-    def exit(self, tenant: Tenant) -> None:
+    def exit(self, lease: SlotLease) -> None:
         """Give a slot back."""
-        self._tenants.discard(tenant)
+        self._leases.discard(lease)
         self.changed()
 
     def changed(self) -> None:
         """Let those who wait look again: a slot is free, or a worker has become idle."""
-        if len(self._tenants) > self._most and self._taken - self._leaving > self._most:
+        if len(self._leases) > self._most and self._taken - self._leaving > self._most:
             self._ask(self._idle_longest())
         self._room.notify()
 
     @property
     def _taken(self) -> int:
-        return sum(not one.on_top for one in self._tenants)
+        return sum(not one.surging for one in self._leases)
 
     @property
     def _leaving(self) -> int:
-        return sum(one.asked for one in self._tenants)
+        return sum(one.asked for one in self._leases)
 
-    async def _wait_for_room(self, tenant: Tenant) -> None:
+    async def _wait_for_room(self, lease: SlotLease) -> None:
         loop = asyncio.get_running_loop()
         turn_ends_s = loop.time() + TURN_S
-        while self._queue[0] is not tenant or self._taken >= self._most:
+        while self._queue[0] is not lease or self._taken >= self._most:
             if self._leaving < len(self._queue):
                 late = loop.time() >= turn_ends_s
                 self._ask(self._idle_longest() or (self._busy_longest(loop.time() - TURN_S) if late else None))
@@ -101,20 +101,20 @@ class WorkerSlots:
                 async with asyncio.timeout_at(max(turn_ends_s, loop.time() + TURN_S / 8)):
                     await self._room.wait()
 
-    def _idle_longest(self) -> Tenant | None:
-        idle = [one for one in self._tenants if one.idle_since_ns is not None and not (one.asked or one.on_top)]
+    def _idle_longest(self) -> SlotLease | None:
+        idle = [one for one in self._leases if one.idle_since_ns is not None and not (one.asked or one.surging)]
         return min(idle, key=lambda one: one.idle_since_ns or 0, default=None)
 
-    def _busy_longest(self, before_s: float) -> Tenant | None:
+    def _busy_longest(self, before_s: float) -> SlotLease | None:
         """Return who has been ready longest, of those that were so before an instant."""
         busy = [
             (one.ready_since_s, index, one)
-            for index, one in enumerate(self._tenants)
-            if one.ready_since_s is not None and one.ready_since_s <= before_s and not (one.asked or one.on_top)
+            for index, one in enumerate(self._leases)
+            if one.ready_since_s is not None and one.ready_since_s <= before_s and not (one.asked or one.surging)
         ]
         return min(busy)[2] if busy else None
 
-    def _ask(self, tenant: Tenant | None) -> None:
-        if tenant is not None:
-            tenant.asked = True
-            tenant.leave()
+    def _ask(self, lease: SlotLease | None) -> None:
+        if lease is not None:
+            lease.asked = True
+            lease.leave()

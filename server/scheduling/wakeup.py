@@ -23,8 +23,14 @@ class Wakeup:
                 if not waiter.done():
                     waiter.set_result(None)
 
-    async def wait(self) -> None:
-        """Wait for the next `notify`."""
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Wait for the next `notify`, or for `timeout_s` seconds."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        await waiter
+        if timeout_s is None:
+            await waiter
+            return
+        await asyncio.wait([waiter], timeout=max(0.0, timeout_s))
+        if not waiter.done():
+            self._waiters.remove(waiter)
+            waiter.cancel()

@@ -243,7 +243,7 @@ async def test_higher_priority_is_executed_first(tmp_path: Path) -> None:
 async def test_rows_go_on_while_suspects_are_tried_and_the_guilty_one_kills_only_their_worker(served: Served) -> None:
     guilty = asyncio.ensure_future(classify(served, "the kill", model=f"model@{ONNX}"))
     batcher = served.batcher("model")
-    await eventually(lambda: any(one.active for one in batcher._quarantines))
+    await eventually(lambda: any(one.active for one in batcher._isolations))
     backend = batcher.backend(ONNX)
     await eventually(lambda: backend.restarts == 1 and backend.ready)
     for text in random_texts(30, seed=3):
@@ -331,7 +331,7 @@ async def test_stopping_answers_what_was_accepted(tmp_path: Path) -> None:
         await stopping
 
 
-async def test_a_plan_that_fails_by_our_fault_fails_the_rows_that_wait_and_the_backend_goes_on(
+async def test_a_plan_that_fails_by_our_fault_fails_no_row_and_is_logged(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     batcher = served.batcher("model")
@@ -342,10 +342,9 @@ async def test_a_plan_that_fails_by_our_fault_fails_the_rows_that_wait_and_the_b
         raise IndexError("a bug of ours")
 
     batcher.spec = replace(batcher.spec, policy=broken)
-    (failed,) = await classify(served, "good")
-    assert failed.error.kind == "RowFailed"
-    assert "a bug of ours" not in failed.error.message
-    assert "ended unexpectedly" in caplog.text
+    check("good", *await classify(served, "good"))
+    assert "a plan failed: the oldest row goes alone" in caplog.text
+    assert "a bug of ours" in caplog.text
     check("good", *await classify(served, "good"))
 
 

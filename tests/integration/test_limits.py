@@ -328,7 +328,7 @@ async def queueing(tmp_path: Path, **config: object) -> AsyncIterator[Served]:
     adapters = {**doubles.ADAPTERS, "onnxruntime": "tests.doubles:BurningAdapter"}
     async with serving(tmp_path, adapters, max_batch_rows=4, **config) as served:
         batcher = served.batcher("model")
-        while not batcher.backends[0].pace.ns_per_token:
+        while not batcher.backends[0].throughput.ns_per_token:
             await classify(served, *["good"] * 32)
         batcher.hold()
         waiting = asyncio.ensure_future(classify(served, *["good " * 58] * 10, priority=1))

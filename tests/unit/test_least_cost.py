@@ -64,7 +64,7 @@ def test_a_batch_is_eligible_within_limits_and_of_the_right_priority(
     rows: list[tuple[int, int, int, int]], limits: Limits, table: Costs
 ) -> None:
     waiting = queue(rows)
-    plan = least_cost(waiting, NOW, WorkerView(0, True, table), (), limits)
+    plan = least_cost(waiting, NOW, WorkerView(0, True, table), limits)
     mine = np.flatnonzero((waiting.pin == FREE) | (waiting.pin == 0))
     if not len(mine):
         assert plan == Wait()
@@ -94,7 +94,7 @@ def test_its_partition_costs_no_more_than_token_budgets(
     worker = WorkerView(0, True, table)
     while len(left):
         view = Waiting(*(getattr(waiting, name)[left] for name in Waiting.__slots__))
-        plan = token_budget(view, NOW, worker, (), limits)
+        plan = token_budget(view, NOW, worker, limits)
         assert isinstance(plan, Dispatch)
         total += cost(table, view, plan.rows)
         left = np.delete(left, plan.rows)
@@ -127,7 +127,7 @@ def run_out(waiting: Waiting, table: Costs, limits: Limits) -> list[int]:
     worker = WorkerView(0, True, table)
     while len(left):
         view = Waiting(*(getattr(waiting, name)[left] for name in Waiting.__slots__))
-        plan = least_cost(view, int(now), worker, (), limits)
+        plan = least_cost(view, int(now), worker, limits)
         assert isinstance(plan, Dispatch)
         worker = WorkerView(0, True, table, planned=plan.planned)
         now += cost(table, view, plan.rows)
@@ -161,10 +161,10 @@ def test_no_deadline_is_missed_that_all_rows_could_have_made(
 def test_short_rows_are_not_padded_to_a_long_one() -> None:
     waiting = queue([(60, 5, 0, FREE), *[(4, 1, 0, FREE)] * 8])
     table = costs_of(fixed=0.1, row=0.01, token=0.05, square=0)
-    plan = least_cost(waiting, NOW, WorkerView(0, True, table), (), Limits(order="shortest"))
+    plan = least_cost(waiting, NOW, WorkerView(0, True, table), Limits(order="shortest"))
     assert isinstance(plan, Dispatch)
     assert waiting.length[plan.rows].tolist() == [4] * 8
-    oldest = least_cost(waiting, NOW, WorkerView(0, True, table), (), Limits(order="oldest"))
+    oldest = least_cost(waiting, NOW, WorkerView(0, True, table), Limits(order="oldest"))
     assert isinstance(oldest, Dispatch)
     assert waiting.length[oldest.rows].tolist() == [60]
 
@@ -174,21 +174,21 @@ def test_where_large_batches_are_slower_for_each_token_they_are_not_formed() -> 
     table = costs_of(fixed=0.1, row=0, token=0.01, square=0)
     rows = np.arange(17.0)[:, None]
     table[5:] *= 1 + (rows[5:] - 4)  # as if the cache ended at four rows
-    plan = least_cost(waiting, NOW, WorkerView(0, True, table), (), Limits(max_rows=16))
+    plan = least_cost(waiting, NOW, WorkerView(0, True, table), Limits(max_rows=16))
     assert isinstance(plan, Dispatch)
     assert len(plan.rows) == 4
 
 
 def test_without_measured_costs_longer_rows_of_other_workers_are_no_harm_to_deadlines() -> None:
     waiting = queue([(3, 0, 0, 0), (4, 0, 0, 0), (60, 0, 0, 1)], [NOW + 1] * 3)
-    plan = least_cost(waiting, NOW, WorkerView(0, True, None), (), Limits(max_rows=4, max_padded_tokens=100))
+    plan = least_cost(waiting, NOW, WorkerView(0, True, None), Limits(max_rows=4, max_padded_tokens=100))
     assert isinstance(plan, Dispatch)
     assert set(plan.rows.tolist()) <= {0, 1}
 
 
 def test_without_measured_costs_it_plans_by_padded_tokens() -> None:
     waiting = queue([(60, 5, 0, FREE), *[(4, 1, 0, FREE)] * 8])
-    plan = least_cost(waiting, NOW, WorkerView(0, True), (), Limits())
+    plan = least_cost(waiting, NOW, WorkerView(0, True), Limits())
     assert isinstance(plan, Dispatch)
     assert waiting.length[plan.rows].tolist() == [4] * 8
 
@@ -205,7 +205,7 @@ def without(waiting: Waiting, rows: np.ndarray) -> Waiting:
 
 
 def dispatched(waiting: Waiting, worker: WorkerView, limits: Limits) -> Dispatch:
-    plan = least_cost(waiting, NOW, worker, (), limits)
+    plan = least_cost(waiting, NOW, worker, limits)
     assert isinstance(plan, Dispatch)
     return plan
 

@@ -38,7 +38,7 @@ def area(waiting: Waiting, rows: np.ndarray) -> int:
 @pytest.mark.parametrize("name", POLICIES)
 @given(waiting=queues, worker=workers, limits=bounds)
 def test_every_policy_keeps_its_contract(name: str, waiting: Waiting, worker: WorkerView, limits: Limits) -> None:
-    plan = POLICIES[name](waiting, 0, worker, (), limits)
+    plan = POLICIES[name](waiting, 0, worker, limits)
     mine = {
         row
         for row in range(len(waiting))
@@ -60,27 +60,27 @@ def test_every_policy_keeps_its_contract(name: str, waiting: Waiting, worker: Wo
 
 @given(waiting=queues, worker=workers, limits=bounds)
 def test_token_budget_bounds_the_padded_area(waiting: Waiting, worker: WorkerView, limits: Limits) -> None:
-    plan = POLICIES["token_budget"](waiting, 0, worker, (), limits)
+    plan = POLICIES["token_budget"](waiting, 0, worker, limits)
     if isinstance(plan, Dispatch) and len(plan.rows) > 1:
         assert area(waiting, plan.rows) <= limits.budget_tokens
 
 
 def test_none_takes_one_row() -> None:
-    plan = POLICIES["none"](queue([(5, 0, FREE), (6, 0, FREE)]), 0, WorkerView(0, True), (), Limits())
+    plan = POLICIES["none"](queue([(5, 0, FREE), (6, 0, FREE)]), 0, WorkerView(0, True), Limits())
     assert isinstance(plan, Dispatch)
     assert plan.rows.tolist() == [0]
 
 
 def test_first_come_takes_rows_in_arrival_order_whatever_their_lengths() -> None:
     waiting = queue([(500, 0, FREE), (3, 0, FREE), (400, 0, FREE)])
-    plan = POLICIES["first_come"](waiting, 0, WorkerView(0, True), (), Limits(max_rows=2))
+    plan = POLICIES["first_come"](waiting, 0, WorkerView(0, True), Limits(max_rows=2))
     assert isinstance(plan, Dispatch)
     assert plan.rows.tolist() == [0, 1]
 
 
 def test_token_budget_stops_before_the_row_that_would_exceed_it() -> None:
     waiting = queue([(10, 0, FREE), (10, 0, FREE), (200, 0, FREE), (10, 0, FREE)])
-    plan = POLICIES["token_budget"](waiting, 0, WorkerView(0, True), (), Limits(budget_tokens=100))
+    plan = POLICIES["token_budget"](waiting, 0, WorkerView(0, True), Limits(budget_tokens=100))
     assert isinstance(plan, Dispatch)
     assert plan.rows.tolist() == [0, 1]
 
@@ -89,7 +89,7 @@ def test_a_row_larger_than_every_limit_goes_alone() -> None:
     waiting = queue([(900, 0, FREE), (1, 0, FREE)])
     limits = Limits(max_padded_tokens=100, budget_tokens=100)
     for policy in POLICIES.values():
-        plan = policy(waiting, 0, WorkerView(0, True), (), limits)
+        plan = policy(waiting, 0, WorkerView(0, True), limits)
         assert isinstance(plan, Dispatch)
         assert len(plan.rows) == 1
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from lockstep.server.scheduling.pace import Pace
+from lockstep.server.scheduling.throughput import ThroughputEstimate
 
 
 def test_nothing_is_known_until_a_few_batches_were_seen() -> None:
-    pace = Pace()
+    pace = ThroughputEstimate()
     for _ in range(3):
         pace.observe(1_000, 10)
         assert pace.ns_per_token is None
@@ -15,7 +15,7 @@ def test_nothing_is_known_until_a_few_batches_were_seen() -> None:
 
 
 def test_large_batches_count_by_their_tokens_and_old_ones_are_forgotten() -> None:
-    pace = Pace()
+    pace = ThroughputEstimate()
     for _ in range(10):
         pace.observe(1_000, 1)
         pace.observe(1_000, 99)

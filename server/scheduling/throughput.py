@@ -11,7 +11,7 @@ _KEPT = 0.9
 _BATCHES_TO_TELL = 4
 
 
-class Pace:
+class ThroughputEstimate:
     """Nanoseconds of one worker for one token, over all that a batch takes from dispatch to answer."""
 
     def __init__(self) -> None:

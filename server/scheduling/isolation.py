@@ -1,8 +1,8 @@
-"""Where the rows of a failed batch go: each is executed alone, so that the guilty one fails alone and delays no other.
+"""Where the rows of a failed batch go: each is executed alone, so that the failing one fails alone and delays no other.
 
 A batch whose worker died, or that the runtime refused, may hold one row that is to blame. Its rows become suspects:
 each is executed by itself, on the same backend, by a worker that is kept for suspects. A worker can also die of
-something else at that moment, so a row is only found guilty after several deaths.
+something else at that moment, so a row is only found failing after several deaths.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from dataclasses import dataclass
 from typing import Final
 
 from lockstep.server.core.errors import BackendUnavailable, Cancelled, DeadlineExceeded, LockstepError, RowFailed
-from lockstep.server.runtimes.worker_process import BatchFailed, WorkerProcess
+from lockstep.server.runtimes.worker_process import BatchFailed
 from lockstep.server.scheduling.backend import Backend
 from lockstep.server.scheduling.backlog import EXPIRED
 from lockstep.server.scheduling.calls import Call, Row
-from lockstep.server.scheduling.slots import Tenant, WorkerSlots
+from lockstep.server.scheduling.slots import SlotLease, WorkerSlots
+from lockstep.server.scheduling.worker import Worker
 
 _TRIES_ALONE: Final = 3
-"""Executions by itself whose worker died that find a row guilty. One death proves little: the worker may have been
+"""Executions by itself whose worker died that find a row failing. One death proves little: the worker may have been
 killed from outside."""
 
 _PAUSE_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Court:
-    """What a quarantine needs of the batcher that it belongs to."""
+class IsolationHooks:
+    """What a isolation needs of the batcher that it belongs to."""
 
-    execute: Callable[[Backend, WorkerProcess, list[Row]], Awaitable[None]]
+    execute: Callable[[Backend, Worker, list[Row]], Awaitable[None]]
     """Executes a batch. Each of its rows has its outcome afterwards, or was taken in again; raises
     `BackendUnavailable` where the worker died."""
 
@@ -44,14 +45,14 @@ class Court:
     clock_ns: Callable[[], int]
 
 
-class Quarantine:
+class Isolation:
     """The suspects of one backend, and the task that tries them while there are any."""
 
-    def __init__(self, name: str, backend: Backend, slots: WorkerSlots, court: Court) -> None:
+    def __init__(self, name: str, backend: Backend, slots: WorkerSlots, hooks: IsolationHooks) -> None:
         self._name = name
         self._backend = backend
         self._slots = slots
-        self._court = court
+        self._hooks = hooks
         self._suspects: deque[Row] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -66,9 +67,9 @@ class Quarantine:
         return not self._suspects
 
     def take_in(self, rows: Sequence[Row], error: BackendUnavailable | BatchFailed) -> None:
-        """Suspect every row of a batch that failed. One that was alone in a batch refused is guilty at once."""
+        """Suspect every row of a batch that failed. One that was alone in a batch refused is failing at once."""
         if isinstance(error, BatchFailed) and len(rows) == 1:
-            self._condemn(rows[0], error)
+            self._fail_row(rows[0], error)
             return
         self._suspects.extend(rows)
         if not self.active:
@@ -83,7 +84,7 @@ class Quarantine:
     def fail_all(self, error: LockstepError) -> None:
         """Give every suspect that waits an error."""
         while self._suspects:
-            self._court.fail(self._suspects.popleft(), error)
+            self._hooks.fail(self._suspects.popleft(), error)
 
     async def stop(self) -> None:
         """Stop trying; suspects that wait go on waiting, for `fail_all`."""
@@ -94,19 +95,19 @@ class Quarantine:
     async def _try_all(self) -> None:
         """Execute suspects, each alone, on workers that take nothing else, until none is left."""
         while self._suspects:
-            tenant = Tenant(lambda: None)
-            await self._slots.enter(tenant)
+            lease = SlotLease(lambda: None)
+            await self._slots.enter(lease)
             try:
                 await self._try_on_a_worker()
             finally:
-                self._slots.exit(tenant)
+                self._slots.exit(lease)
             if self._suspects:
                 await asyncio.sleep(_PAUSE_S)
 
     async def _try_on_a_worker(self) -> None:
         """Execute suspects until none is left or one's worker has died."""
         try:
-            worker = await WorkerProcess.start(self._backend.spec.launch)
+            worker = await self._backend.start_isolated()
         except BackendUnavailable as error:
             self.fail_all(BackendUnavailable(f"backend {self._backend.name} cannot start: {error}"))
             return
@@ -114,11 +115,11 @@ class Quarantine:
             while (row := self._next()) is not None:
                 row.tries_alone += 1
                 try:
-                    await self._court.execute(self._backend, worker, [row])
+                    await self._hooks.execute(self._backend, worker, [row])
                 except BackendUnavailable as error:
                     if row.tries_alone == _TRIES_ALONE:
                         self._suspects.remove(row)
-                        self._condemn(row, error)
+                        self._fail_row(row, error)
                     return
         finally:
             await worker.stop()
@@ -127,17 +128,17 @@ class Quarantine:
         while self._suspects:
             row = self._suspects.popleft()
             if row.abandoned:
-                self._court.fail(row, Cancelled("the caller has gone"))
-            elif row.deadline_ns <= self._court.clock_ns():
-                self._court.fail(row, DeadlineExceeded(EXPIRED))
+                self._hooks.fail(row, Cancelled("the caller has gone"))
+            elif row.deadline_ns <= self._hooks.clock_ns():
+                self._hooks.fail(row, DeadlineExceeded(EXPIRED))
             else:
                 return row
         return None
 
-    def _condemn(self, row: Row, error: BackendUnavailable | BatchFailed) -> None:
-        guilty = RowFailed(f"backend {self._backend.name} failed on this row alone", detail=str(error))
-        self._court.fail(row, guilty)
+    def _fail_row(self, row: Row, error: BackendUnavailable | BatchFailed) -> None:
+        failing = RowFailed(f"backend {self._backend.name} failed on this row alone", detail=str(error))
+        self._hooks.fail(row, failing)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.fail_all(self._court.ended_by_bug(self._name, error))
+            self.fail_all(self._hooks.ended_by_bug(self._name, error))
