@@ -260,9 +260,9 @@ def _export_table(exports: Sequence[ExportReport]) -> Table:
 
 
 def _backend_table(measured: dict[str, Measured]) -> Table:
-    table = Table(title="Every backend, measured", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table = Table(title="Every backend, measured", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("backend", no_wrap=True)
-    for heading in ("most/s", "offered/s", "answered/s", "p50 ms", "p99 ms", "errors", "batch", "padding"):
+    for heading in ("max/s", "offered/s", "answered/s", "p50 ms", "p99 ms", "errors", "batch", "padding"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, one in measured.items():
         table.add_row(f"[bold]{name}[/bold]")
@@ -279,7 +279,7 @@ def _backend_table(measured: dict[str, Measured]) -> Table:
                 f"{closed.padding_ratio or 1:.2f}",
             )
     table.caption = (
-        "most/s, batch and padding (padded tokens / tokens): 32 callers in a closed loop.\n"
+        "max/s, batch and padding (padded tokens / tokens): 32 callers in a closed loop.\n"
         "The rest: the same Poisson arrivals for each backend of a model, from the intended start."
     )
     table.caption_justify = "left"

@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from lockstep.server.core.artifact import ArtifactSpec, Budget, TensorSpec
@@ -54,6 +56,18 @@ async def test_a_stop_that_is_cancelled_kills_what_it_waited_for(launch: Launch,
     with pytest.raises(BackendUnavailable, match="SIGKILL"):
         await executing
     await worker.stop()
+
+
+@pytest.mark.timeout(30)  # the grandchild would hold things up for five minutes
+async def test_a_worker_whose_own_child_holds_its_standard_error_open_is_ended_all_the_same(launch: Launch) -> None:
+    worker = await WorkerProcess.start(replace(launch, adapter="tests.worker_with_child:AdapterWithChild"))
+    (grandchild,) = psutil.Process(worker.pid).children()
+    try:
+        await worker.kill()
+        assert worker.exited.is_set()
+        assert grandchild.is_running()
+    finally:
+        grandchild.kill()
 
 
 async def test_a_process_that_cannot_be_listened_to_is_ended(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
