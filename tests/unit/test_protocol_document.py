@@ -1,4 +1,4 @@
-"""docs/protocol.md says what the code does: its tables are held against the code's own."""
+"""docs/protocol*.md say what the code does: their tables are compared with the code's own."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from lockstep.server.core.timing import Phases
 from lockstep.server.rpc import guard, inference, status
 from lockstep.server.rpc.model_config import INPUTS, outputs
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+DOCUMENT = "\n".join(path.read_text() for path in sorted((Path(__file__).parents[2] / "docs").glob("protocol*.md")))
 
 
 def rows_under(heading: str) -> Iterator[list[str]]:
