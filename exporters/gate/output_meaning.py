@@ -46,7 +46,7 @@ class Meaning:
     @property
     def sentence(self) -> str:
         """Return it for people."""
-        what = f"logits, made probabilities by a {self.activation}"
+        what = f"logits, turned into probabilities by a {self.activation}"
         if self.output == "probabilities":
             what = f"probabilities of a {self.activation}"
         return f"its output is {what}: {self.evidence}"
@@ -175,7 +175,7 @@ def _output(seen: _Answers, files: SourceFiles, ending: Ending | None) -> tuple[
         return found
     if declared == "probabilities" and not seen.within:
         raise SourceError(
-            f"the source answers {seen.outside()}, which is no probability: --output probabilities ({_OUTPUT}) is "
+            f"the source answers {seen.outside()}, which are not probabilities: --output probabilities ({_OUTPUT}) is "
             "wrong. Leave it out, or say --output logits"
         )
     kind = ending.kind if ending else None
@@ -200,7 +200,7 @@ def _found_output(seen: _Answers, ending: Ending | None) -> tuple[Output, str] |
     if seen.distribution:
         return "probabilities", f"each of its {seen.count} answers is a distribution, of numbers from 0 that sum to 1"
     if not seen.within:
-        return "logits", f"it answers {seen.outside()}, which is no probability"
+        return "logits", f"it answers {seen.outside()}, which are not probabilities"
     if ending and kind == "affine":
         return "logits", f"it ends in {ending.where}, whose numbers have no bounds"
     return None

@@ -91,7 +91,7 @@ async def test_keras_models_that_end_in_softmax_or_sigmoid_are_served_as_keras_a
     assert "probabilities of a softmax: it ends in Softmax" in str(softmax.output)
     assert "probabilities of a sigmoid: it ends in Sigmoid" in str(sigmoid.output)
     assert "--output logits (`output` in description.json) is wrong" in str(twice)
-    assert "which is no probability: --output probabilities" in str(unbounded)
+    assert "which are not probabilities: --output probabilities" in str(unbounded)
     async with serving(tmp_path / "models") as served:
         assert set(served.app.gateway.models) == {"softmax", "sigmoid"}
         for model, expected in predicted.items():

@@ -92,12 +92,17 @@ def test_a_hugging_face_classifier_answers_logits_even_between_0_and_1() -> None
 @pytest.mark.parametrize(
     ("columns", "kind", "declared", "told"),
     [
-        (LOGIT, None, {"output": "probabilities"}, r"answers \[1\.5\] to row 0, which is no probability"),
-        (LOGITS, "affine", {"output": "probabilities"}, r"answers \[1\.5, -0\.5\] to row 0, which is no probability"),
+        (LOGIT, None, {"output": "probabilities"}, r"answers \[1\.5\] to row 0, which are not probabilities"),
+        (
+            LOGITS,
+            "affine",
+            {"output": "probabilities"},
+            r"answers \[1\.5, -0\.5\] to row 0, which are not probabilities",
+        ),
         (DISTRIBUTIONS, None, {"output": "logits"}, "each of its 3 answers is a distribution"),
         (DISTRIBUTIONS, "softmax", {"output": "logits"}, r"it ends in softmax \(head\)"),
         (PROBABILITY, "sigmoid", {"output": "logits"}, r"it ends in sigmoid \(head\).*a second time"),
-        (np.log(DISTRIBUTIONS), "log_softmax", {"output": "probabilities"}, "which is no probability"),
+        (np.log(DISTRIBUTIONS), "log_softmax", {"output": "probabilities"}, "which are not probabilities"),
         (np.log(DISTRIBUTIONS), None, {"activation": "sigmoid"}, "logarithms of a distribution"),
         (DISTRIBUTIONS, "softmax", {"activation": "sigmoid"}, "sums to 1.*--activation sigmoid"),
         (EACH, "sigmoid", {"activation": "softmax"}, "does not sum to 1.*--activation sigmoid"),

@@ -28,7 +28,7 @@ async def main(address, model):
             ],
             "stream": await stream(client, model),
             "unknown": await refusal(client.infer("nope", tensors.text())),
-            "late": await refusal(client.infer(model, tensors.text(), client_timeout=1e-6)),
+            "late": await refusal(client.infer(model, tensors.text(), client_timeout=-1)),
             "shared memory": await refusal(client.get_system_shared_memory_status()),
             "statistics": await client.get_inference_statistics(model, as_json=True),
         }
