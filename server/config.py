@@ -117,7 +117,7 @@ class ServerConfig(_Section):
     tls_cert: Annotated[Path | None, Field(description="PEM file of the certificate chain, for both ports.")] = None
     tls_key: Annotated[Path | None, Field(description="PEM file of its key.")] = None
     tls_client_ca: Annotated[
-        Path | None, Field(description="PEM file of the authorities that clients' certificates must be signed by.")
+        Path | None, Field(description="PEM file of the CA certificates that sign clients' certificates.")
     ] = None
     tokens: Annotated[
         Path | None,

@@ -1,7 +1,7 @@
 """The load test: `run_loadtest(LoadPlan(model=...)) -> LoadReport`. Needs the extra `loadtest`.
 
 Asks a server for every backend of a model in turns, open or closed loop, and reports what callers saw
-beside what the server says. `docs/load-testing.md` tells how to read it.
+beside what the server says. `docs/load-test-results.md` tells how to read it.
 """
 
 from lockstep.clients.loadtest.ceiling import Ceiling, CeilingUnknown, measure_ceiling

@@ -14,7 +14,9 @@ from lockstep.exporters.sources.tf2_source import open_source
 from lockstep.exporters.standins.tensorflow_markers import MARKER_NODE
 from lockstep.exporters.standins.tf2_standins import Tf2Standins
 
-_UNDECLARED = "a loop is written by hand around a cell that does not declare its gates (see docs/exporting.md)"
+_UNDECLARED = (
+    "a loop is written by hand around a cell that does not declare its gates (see docs/exporting-tensorflow.md)"
+)
 
 
 def convert(files: SourceFiles, folder: Path, say: Say) -> Conversion:

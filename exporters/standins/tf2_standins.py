@@ -2,7 +2,7 @@
 
 A cell written by hand says nothing that a program could read, so a `tf.Module` may: by an attribute
 `recurrence` that names its kind, the order of its gates and its variables, and a method `run(inputs, lengths)`
-that holds its loop. `docs/exporting.md` gives the form. `run` is what is replaced.
+that holds its loop. `docs/exporting-tensorflow.md` gives the form. `run` is what is replaced.
 """
 
 from __future__ import annotations

@@ -86,8 +86,8 @@ class Backend:
         self._start_worker = start_worker
         self.limits = spec.limits  # narrower than the configured ones where the device ran out of memory
         self.cost = CostModel(spec.limits.max_rows, spec.max_tokens)
-        self.slowdown = 1.0  # elapsed time / cost, of late
-        self.overhead_ns = 0.0  # the gateway's CPU time for a batch, of late
+        self.slowdown = 1.0  # elapsed time / cost, recently
+        self.overhead_ns = 0.0  # the gateway's CPU time for a batch, recently
         self.throughput = ThroughputEstimate()
         self.planned: Planned = ()  # batches that the last plan left
         self._store = store

@@ -186,7 +186,7 @@ class Batcher:
             raise
 
     def expected_wait_s(self, backend: str | None = None, priority: int = 0, *, unless_below_s: float = 0.0) -> float:
-        """Return how long a row that came now would wait, by the pace of late; 0 where nothing is known of it.
+        """Return how long a row that came now would wait, by the recent throughput; 0 where nothing is known of it.
 
         Where it is surely below `unless_below_s`, the rows are not looked at, and 0 is returned.
 

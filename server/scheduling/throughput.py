@@ -1,4 +1,4 @@
-"""How fast a backend works through rows that queue, measured: time of a worker for a token, of late.
+"""How fast a backend works through rows that queue, measured: time of a worker for a token, recently.
 
 It learns from batches that were taken while more rows waited: those are as large as they get, and what comes then is
 what a queue costs. A lone row says nothing of that. Knows no clock and no worker.
