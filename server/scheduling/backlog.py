@@ -102,7 +102,8 @@ class Backlog:
             return
         view = self._rows.view()
         ends = np.full(len(view), now, dtype=np.float64)
-        for pin in np.unique(view.pin).tolist():
+        alike = len(view) > 0 and (view.pin == view.pin[0]).all()
+        for pin in view.pin[:1].tolist() if alike else np.unique(view.pin).tolist():
             if (alone := least_ns(pin)) is not None:
                 mine = view.pin == pin
                 ends[mine] += alone[np.minimum(view.length[mine], len(alone) - 1)]

@@ -454,7 +454,9 @@ class Batcher:
         takers = [one for one in self.backends if (self._takes_free(one) if pin == FREE else one.index == pin)]
         if not takers or not all(one.cost.fitted for one in takers):
             return None
-        alone = [one.cost.table()[1] * one.slowdown for one in takers]
+        alone: list[Durations] = [one.cost.table()[1] * one.slowdown for one in takers]
+        if len(alone) == 1:
+            return alone[0]
         longest = max(len(one) for one in alone)
         least: Durations = np.min([np.pad(one, (0, longest - len(one)), constant_values=np.inf) for one in alone], 0)
         return least
