@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
-import os
-import signal
 import socket
 import subprocess
 import time
@@ -20,7 +16,6 @@ from lockstep.clients import CallError, SyncSentimentClient
 _READY_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 30.0
 _POLL_S = 0.1
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ServerFailed(Exception):
@@ -42,7 +37,7 @@ def local_server(repository: Path, log: Path, *flags: str) -> Iterator[LocalServ
     The server's log goes to the file `log`. Raises `ServerFailed` where it does not become ready. At the end
     of the block the server drains and stops.
     """
-    server = LocalServer(f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}")
+    server = LocalServer(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
     command = child_processes.command("lockstep.cli:run", "serve", "--repository", str(repository))
     command += ["--grpc", server.grpc, "--http", server.http, *flags]
     with log.open("wb") as stream:
@@ -52,20 +47,14 @@ def local_server(repository: Path, log: Path, *flags: str) -> Iterator[LocalServ
             stdout=stream,
             stderr=stream,
             start_new_session=True,
-            preexec_fn=functools.partial(_end_with_parent, ctypes.CDLL(None), os.getpid()),
+            env=child_processes.environment(),
+            preexec_fn=child_processes.stop_with_parent(),
         )
         try:
             _wait_until_ready(process, server, log)
             yield server
         finally:
             child_processes.stop(process, _STOP_TIMEOUT_S)
-
-
-def _end_with_parent(libc: ctypes.CDLL, parent: int) -> None:
-    """Have the kernel stop this new process when its parent ends, on kill -9 too. Between fork and exec: no imports."""
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], server: LocalServer, log: Path) -> None:
@@ -85,7 +74,8 @@ def _last_words(log: Path) -> str:
     return log.read_text(errors="replace").strip().rpartition("\n")[2]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -15,12 +15,12 @@ from plotly.offline import get_plotlyjs
 
 from lockstep.clients.address import is_loopback
 from lockstep.clients.loadtest import figures
-from lockstep.clients.loadtest.atomic import write_whole
 from lockstep.clients.loadtest.figures import Colours, Figure
 from lockstep.clients.loadtest.report import BackendReport, LoadReport
 from lockstep.clients.loadtest.search import SearchReport
 from lockstep.clients.loadtest.summary import common_load, most_kept_up, sentences, warnings_by_load
 from lockstep.clients.loadtest.table import between, ceiling_line, describe
+from lockstep.clients.output_files import write_whole
 
 RUNTIME_COLOURS: Final = {"onnxruntime": "#3b6fe0", "tensorflow": "#e8812b", "torch": "#c2417c"}
 """A runtime has its colour on every page, so that pages compare."""

@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockstep.clients.loadtest.atomic import write_whole
 from lockstep.clients.loadtest.document import DocumentInvalid, from_document, to_document
 from lockstep.clients.loadtest.report import FORMAT, LoadReport
 from lockstep.clients.loadtest.search import SearchReport
+from lockstep.clients.output_files import write_whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,7 +283,7 @@ class _Reports:
 
     def __init__(self, out: str, *, as_json: bool, run: LoadRun) -> None:
         """See that the files can be written: what was measured is not to be lost for want of a folder."""
-        from lockstep.clients.loadtest.atomic import check_writable
+        from lockstep.clients.output_files import check_writable
 
         self._run = run
         self._as_json = as_json

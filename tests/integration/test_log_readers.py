@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,14 +11,8 @@ from pathlib import Path
 import pytest
 
 from lockstep.clients import CallError, SyncSentimentClient
+from lockstep.local_server import free_port
 from tests import doubles
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
